@@ -22,64 +22,82 @@ def _row(fault, promise, module, *names):
 
 
 ROWS = (
-    _row("The kernel's messages of hot-plug overrun the socket",
-         "The loss is counted and told, the whole machine is compared, and Xen and the map are right again. "
-         "Losses in a loop do not hold up a function that appears, and leave half of the time to other work.",
+    _row("The kernel sends more hot-plug messages than the socket can hold, and some are lost",
+         "pcipt counts and reports the loss and compares the whole machine. Then Xen's list and dom0's map "
+         "are right again. If messages are lost again and again, pcipt still maps a function that appears, "
+         "and half of pcipt's time is left for other work.",
          DAEMON, "test_an_overrun_of_messages_is_counted_and_made_up_for",
          "test_overruns_in_a_loop_do_not_keep_a_function_from_its_pages"),
-    Row("Records of the trace are lost, also between a write to port cf8 and the one to cfc",
-        "The loss is counted, the address is forgotten, and what may have been written is read again.",
+    Row("Records of the trace of configuration writes are lost, also between a write to port cf8 and the "
+        "write to port cfc that belongs to it",
+        "pcipt counts the loss and forgets the address written to cf8. pcipt reads all registers again that "
+        "may have been written.",
         ((DAEMON, "test_lost_writes_are_counted_and_read_again"),
          (COMMAND, "test_a_loss_between_address_and_data_forgets_the_address"))),
     _row("A function vanishes at any moment",
-         "It is gone, not a function of vendor ffff; its pages are unmapped from the ledger.",
+         "pcipt lists the function as gone, and not as a function of vendor ffff. The ledger tells which "
+         "pages were mapped for the function, and pcipt unmaps these pages.",
          DAEMON, "test_a_function_that_vanishes_is_gone_and_not_vendor_ffff"),
     _row("A 64-bit BAR is written in halves, in each order, with decode on or off",
-         "It has moved when both halves are written or decode is switched on, not before.",
+         "For pcipt the BAR has moved when both halves are written or when decode is switched on, not "
+         "before.",
          DAEMON, "test_a_64_bit_bar_that_is_half_written"),
-    _row("A BAR is sized and restored while another device is written",
-         "That is no move: Xen is not called.", DAEMON, "test_sizing_a_bar_is_no_move"),
-    _row("Odd accesses to the ports",
-         "Parts of a register, the reset port and a clear enable bit are decoded as hardware does.",
+    _row("All ones and then the old address are written to a BAR to find its size, and another device is "
+         "written between these two writes",
+         "pcipt does not take this for a move of the BAR, and does not call Xen.",
+         DAEMON, "test_sizing_a_bar_is_no_move"),
+    _row("Unusual accesses to the configuration ports: to a part of a register, to the reset port cf9, or "
+         "with the enable bit of cf8 clear",
+         "pcipt decodes each of these accesses as the hardware does.",
          COMMAND, "test_odd_accesses_to_the_ports"),
-    _row("A BAR lies over RAM, an APIC, the HPET, MMCFG or another device",
-         "Nothing is mapped that is not the function's own; the host lives.",
+    _row("A BAR has an address of RAM, of an APIC, of the HPET, of MMCFG or of another device",
+         "pcipt maps no page that does not belong to the function. Xen and dom0 do not crash.",
          DAEMON, "test_a_bar_over_what_is_not_its_own_never_harms_the_host"),
-    _row("Bus numbers that cannot be",
-         "They are told, the machine is read on, and all is right when the numbers are.",
+    _row("A bridge has impossible bus numbers, such as a last bus below its first",
+         "A finding names the bus numbers, and pcipt still reads the rest of the machine. When the bus "
+         "numbers are correct again, Xen's list and dom0's map are right again.",
          DAEMON, "test_bus_numbers_that_cannot_be"),
-    _row("Broken lists of capabilities", "The function is shown with what can be read; reading ends.",
+    _row("A function has a broken list of capabilities, such as one with a loop",
+         "The reading of the list ends, and pcipt shows the function with what could be read.",
          COMMAND, "test_broken_lists_of_capabilities"),
-    _row("Malformed files of sysfs, a FIFO or a directory in the place of a file",
-         "Nothing blocks, and the other functions are shown.",
+    _row("A file of sysfs is malformed, or a FIFO or a directory is in its place",
+         "pcipt does not wait for the file, and shows all other functions.",
          COMMAND, "test_malformed_files_of_sysfs", "test_a_segment_of_five_digits"),
-    _row("A hostile recorded tree", "Nothing outside of it is read or written; no escape reaches a terminal.",
+    _row("A recording of a machine was made to do harm",
+         "pcipt reads and writes nothing outside of the recording, and sends no control character to a "
+         "terminal.",
          COMMAND, "test_links_that_lead_out_of_a_recorded_tree", "test_names_with_escapes_reach_no_terminal",
          "test_an_archive_with_names_above_it_is_no_machine"),
-    _row("A trace that is cut", "What is whole is decoded, and the offset of the cut is named.",
+    _row("A trace of configuration writes ends in the middle of a record",
+         "pcipt decodes all complete records, and names the offset at which the incomplete record begins.",
          COMMAND, "test_a_trace_that_is_cut_names_the_offset"),
-    _row("The daemon is killed at any write and any call, twice",
-         "The next start finds out what was done, and Xen, map and ledger agree.",
+    _row("The daemon is killed at any write to the disk or at any call to Xen, and killed again after the "
+         "next start",
+         "The daemon finds out at its start what was done before. Then Xen's list, dom0's map and the ledger "
+         "agree.",
          DAEMON, "test_a_kill_at_each_write_of_an_action_twice",
          "test_a_kill_at_each_call_of_an_action_twice"),
-    Row("Xen refuses a call, or performs a part of it",
-        "The action failed, with its reason; it is tried again. Without Xen the reading commands work.",
+    Row("Xen refuses a call, or performs only a part of the call, or there is no Xen",
+        "pcipt reports the action as failed with the reason, and tries the action again. Without Xen, "
+        "commands that only read still work.",
         ((DAEMON, "test_a_call_that_fails_is_told_and_tried_again"),
          (COMMAND, "test_without_a_daemon_and_without_xen_reading_commands_work"))),
-    _row("Clients that flood, cut their requests and never read",
-         "A hot-plug and other clients are not held up.",
+    _row("Clients send many requests or incomplete requests, and never read the answers",
+         "The daemon handles hot-plug and answers other clients without delay.",
          DAEMON, "test_clients_that_flood_cut_and_never_read_hold_nobody_up"),
-    _row("ACPI tables that are wrong", "Each is told in words; no table ends the command.",
+    _row("An ACPI table is wrong",
+         "pcipt says in words what is wrong with the table. No table crashes the command.",
          COMMAND, "test_bad_tables"),
-    _row("The clock jumps, the disk is full, broken or read-only, settings are reloaded in the middle of "
-         "work, the ledger is cut short",
-         "Nothing is lost; what cannot be written is a finding until it can.",
+    _row("The clock jumps; the disk is full, broken or read-only; the settings are reloaded during other "
+         "work; or the end of the ledger is missing",
+         "No event is lost. If pcipt cannot write a file, a finding says so until pcipt can write the file.",
          DAEMON, "test_a_clock_that_jumps_far_loses_nothing",
          "test_a_disk_that_takes_nothing_is_a_finding_until_it_does",
          "test_a_reload_in_the_middle_of_work_waits_for_it",
          "test_a_ledger_that_was_cut_short_is_said_or_harmless"),
-    _row("Forged messages, and messages that contradict themselves",
-         "They are counted and lead at most to a look: nothing is removed because of a message.",
+    _row("Hot-plug messages are forged, or contradict themselves",
+         "pcipt counts these messages. A message makes pcipt at most read the machine again; pcipt removes "
+         "no function because of a message alone.",
          DAEMON, "test_forged_messages_are_counted_and_change_nothing",
          "test_a_message_of_the_kernel_that_cannot_be_removes_nothing",
          "test_a_number_that_comes_twice_leads_to_a_look"),
@@ -88,19 +106,19 @@ ROWS = (
 HEAD = """\
 # Reliability: what pcipt survives
 
-Each row is a kind of fault that is caused from outside: through the command line, or through what the
-daemon hears of its kernel, its trace, its Xen, its disk and its clients. The tests are in
-`tests/faults`. Those of the daemon hold all invariants of `tests/simulation` at their end: no
-catastrophe in Xen, the map as defined, Xen's list as the machine's, a ledger on disk that says what the
-daemon knows, every event counted, a status that is never better than the truth. This page is generated
-from `tests/faults/matrix.py`.
+Each row is a kind of fault. The fault comes from outside of pcipt: from the command line, the kernel, the
+trace of configuration writes, Xen, the disk or the clients of the daemon. The tests are in `tests/faults`.
+Each test of the daemon (`test_daemon.py`) checks six things at its end: Xen has not crashed; dom0's map is
+as defined; Xen lists the functions of the machine; the ledger on disk says what the daemon knows; every
+event was counted; and `pcipt status` does not show less trouble than there is. `python -m
+tests.faults.matrix` generates this page from `tests/faults/matrix.py`.
 
 | | what happens | what pcipt promises | tests | cases |
 |---|---|---|---|---|
 """
 TAIL = """
-The same daemon lives through random faults (`make simulate`), and what comes from outside is fuzzed
-(`make fuzz`). How both were run for longer:
+Two more commands test against faults. `make simulate` runs the daemon in a simulated machine with random
+faults. `make fuzz` gives random data to the parsers. Each was also run for a longer time:
 
 | run | how long | what it found |
 |---|---|---|
@@ -108,9 +126,12 @@ The same daemon lives through random faults (`make simulate`), and what comes fr
 
 #  of long runs: what ran, how long, what it found
 FIGURES = (
-    ("simulation", "11,550 steps, 33 seeds, each step of the table", "nothing in the service"),
-    ("fuzz, blindly", "45 s a target: 5.1 million inputs", "nothing in the service"),
-    ("fuzz, led by coverage", "20 s a target: config space, dumps, tables, start info, traces", "nothing"),
+    ("`make simulate`", "11,550 random steps with 33 seeds; each kind of step occurred",
+     "no error in the service"),
+    ("`make fuzz` with random data", "45 seconds for each parser, 5.1 million inputs in all",
+     "no error in the service"),
+    ("`make fuzz` with data chosen by the code that they reach",
+     "20 seconds for each of five parsers: config space, dumps, tables, start info, traces", "no error"),
 )
 
 
