@@ -126,12 +126,21 @@ faults. `make fuzz` gives random data to the parsers. Each was also run for a lo
 
 #  of long runs: what ran, how long, what it found
 FIGURES = (
-    ("`make simulate`", "11,550 random steps with 33 seeds; each kind of step occurred",
-     "no error in the service"),
-    ("`make fuzz` with random data", "45 seconds for each parser, 5.1 million inputs in all",
-     "no error in the service"),
-    ("`make fuzz` with data chosen by the code that they reach",
-     "20 seconds for each of five parsers: config space, dumps, tables, start info, traces", "no error"),
+    (
+        "`make simulate`",
+        "11,550 random steps with 33 seeds; each kind of step occurred",
+        "no error in the service",
+    ),
+    (
+        "`make fuzz` with random data",
+        "45 seconds for each parser, 5.1 million inputs in all",
+        "no error in the service",
+    ),
+    (
+        "`make fuzz` with data chosen by the code that they reach",
+        "20 seconds for each of five parsers: config space, dumps, tables, start info, traces",
+        "no error",
+    ),
 )
 
 
