@@ -41,9 +41,14 @@ def hardware_changed(
     counts = Counter(each.kind for each in changes)
     words = ", ".join(f"{counts[kind]} {kind.value}" for kind in ChangeKind if counts[kind])
     ours = sum(any(concerns(each, entry.expected) for entry in kept.entries) for each in changes)
-    more = f"; {ours} of them are kept for guests: run `pcipt policy check`" if ours else ""
+    more = f"; changed functions that are kept for guests: {ours}, run `pcipt policy check`" if ours else ""
     since = os.path.basename(before).partition(".")[0]
-    return (Finding(CHANGED, f"since the boot of {since}: {words}; `pcipt diff` shows them{more}"),)
+    return (
+        Finding(
+            CHANGED,
+            f"hardware has changed since the boot of {since}: {words}; `pcipt diff` shows the changes{more}",
+        ),
+    )
 
 
 def lines_to_correct(

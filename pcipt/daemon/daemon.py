@@ -137,7 +137,7 @@ class Daemon:
         engine = Engine(host, xen, NoStore(), self._held(settings), utc_now)
         why = (
             f"the state directory {self._options.state} cannot be used ({self._unusable}): the service only "
-            "observes, nothing is changed in Xen; make the directory writable, then systemctl restart pcipt"
+            "observes and changes nothing in Xen; make the directory writable, then `systemctl restart pcipt`"
         )
         engine.service_findings.append(Finding("state-unusable", why))
         return engine
@@ -191,7 +191,9 @@ class Daemon:
             self._hotplug.close()
             self.engine.close()
             for problem in self._watch.close():
-                self._log.warning("watching was not taken down cleanly", kind="watch", reason=problem)
+                self._log.warning(
+                    "the watching of writes was not ended cleanly", kind="watch", reason=problem
+                )
             self._loop.close()
 
     def _open_socket(self) -> None:
@@ -215,7 +217,7 @@ class Daemon:
             return None
 
         def complain(why: str) -> None:
-            self._log.error("the self check failed, systemd is not told to wait", kind="check", reason=why)
+            self._log.error("the self check failed, systemd gets no sign of life", kind="check", reason=why)
 
         return Watchdog(self._loop, self._address, interval, self._notifier.feed, complain)
 
@@ -293,7 +295,7 @@ class Daemon:
         """Log that the metrics file cannot be written."""
         why = error.strerror or str(error)
         self._log.warning(
-            "metrics cannot be written", kind="metrics", path=path, errno=error.errno, reason=why
+            "the metrics file cannot be written", kind="metrics", path=path, errno=error.errno, reason=why
         )
 
     def _look(self, functions: Collection[Sbdf]) -> list[Outcome]:
@@ -336,9 +338,11 @@ class Daemon:
         try:
             path, required = self._options.settings, self._options.settings_required
             self._take_settings(read_settings(path, required=required))
-            self._log.info("settings read again", kind="settings", mode=self.settings.mode)
+            self._log.info("the settings were read again", kind="settings", mode=self.settings.mode)
         except PciptError as error:
-            self._log.error("settings kept as they were", kind="settings", reason=str(error))
+            self._log.error(
+                "the new settings are wrong, the old ones are kept", kind="settings", reason=str(error)
+            )
         policy = self._read_policy()
         self._tell_lines()
         other = policy or before.restore_on_fault != self.settings.restore_on_fault
@@ -377,7 +381,7 @@ class Daemon:
         """Use these settings from now on. A new `watch_source` is logged, and used after the next start."""
         if settings.watch_source != self.settings.watch_source:
             self._log.warning(
-                "watch.source holds from the next start on", kind="settings", wanted=settings.watch_source
+                "the new watch.source is used after a restart", kind="settings", wanted=settings.watch_source
             )
         self.settings = settings = self._held(settings)
         self.engine.use(settings)

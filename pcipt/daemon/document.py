@@ -122,7 +122,9 @@ class Document:
             if damaged:
                 return f"line {damaged} is damaged"
             if length + len(line) > STEPS_READ:
-                return f"line {number} is beyond {STEPS_READ} bytes, what follows is not used"
+                return (
+                    f"line {number} is behind the first {STEPS_READ} bytes, and nothing from there on is used"
+                )
             whole = line.endswith(b"\n")
             value = _line(line[:-1]) if whole else None
             if value is None:
@@ -189,8 +191,8 @@ class Document:
     def _damaged(self, base: str, why: str) -> Finding:
         """Rename a file and return a finding that it is damaged. Raises OSError if it cannot be renamed."""
         aside = self._folder.put_aside(base)
-        text = f"{self._folder.place(base)}: {why}; kept as {aside}, "
-        text += f"the {self.name} is rebuilt from what Xen and hardware say"
+        text = f"{self._folder.place(base)}: {why}; the file is kept as {aside}, "
+        text += f"and the {self.name} is rebuilt from what Xen and hardware say"
         return Finding(f"{self.name}-damaged", text)
 
     def save(self, content: Any) -> None:
@@ -245,7 +247,7 @@ def _unwrap(data: bytes) -> tuple[Any, str, str | None]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None, "", "it is damaged"
     if version not in FORMATS:
-        return None, "", f"it has format {version!r}, this pcipt writes {FORMATS[-1]}"
+        return None, "", f"it has format {version!r}, but this pcipt uses format {FORMATS[-1]}"
     if hashlib.sha256(_canonical(content)).hexdigest() != digest:
         return None, "", "its checksum does not fit"
     return content, digest, None

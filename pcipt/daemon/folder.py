@@ -166,7 +166,9 @@ class Folder:
             opened = open_directory(self.path)
             if self._own and not _is_ours(opened):
                 os.close(opened)
-                raise OSError(errno.EPERM, "others than root and this user may write there", self.path)
+                raise OSError(
+                    errno.EPERM, "others than root and this user may write in this directory", self.path
+                )
             self._opened = opened
         return self._opened
 

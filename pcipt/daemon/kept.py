@@ -23,9 +23,13 @@ def read_kept(
         return Kept(read_entries(directory, settings), read_host_bridges(root)), ()
     except InputError as error:
         why = (
-            f"which devices are kept for guests is not known anew: {error}; correct it and reload the service"
+            f"the policy of devices for guests cannot be used: {error}; until you correct the file and run "
+            "`systemctl reload pcipt`, the policy that was read before is used"
         )
         return before, (Finding(UNREADABLE, why),)
     except OSError as error:
-        why = f"which devices are kept for guests cannot be read: {directory}: {error.strerror or error}"
+        why = (
+            f"the policy of devices for guests cannot be read: {directory}: {error.strerror or error}; the "
+            "policy that was read before is used"
+        )
         return before, (Finding(UNREADABLE, why),)

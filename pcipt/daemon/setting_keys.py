@@ -117,45 +117,50 @@ class Key:
 _ABOUT_ACTIONS = {
     "add-device": "tell Xen of functions that it does not know",
     "remove-device": "make Xen forget functions that have left the machine",
-    "map-mmio": "map the memory of functions for which Xen does not do it itself (PVH)",
-    "unmap-mmio": "take mappings down that nothing decodes any more (PVH)",
-    "rewrite-bar": "repeat a write to a BAR that Xen dropped, where no driver is bound (PVH)",
-    "rewrite-command": "write a Command register as it is, where Xen has mapped or unmapped by mistake (PVH)",
-    "withdraw-reserved": "take a reserved region down when its last device leaves dom0 (PVH)",
-    "restore-reserved": "put a reserved region back when its first device returns (PVH)",
-    "check-unmapped": "look whether unmapped pages came back, where Xen's dom0=pf-fixup may be on (PVH)",
-    "guard-port": "let xen-pciback take what appears below the ports of hotplug.below",
-    "quarantine": "let xl quarantine what has appeared below the ports of hotplug.below",
+    "map-mmio": "map memory of functions into dom0 where Xen does not do so itself (PVH)",
+    "unmap-mmio": "remove mappings at which no function decodes any more (PVH)",
+    "rewrite-bar": "write to a BAR again if Xen dropped the write and no driver is bound (PVH)",
+    "rewrite-command": "write a Command register again unchanged, so that Xen corrects wrong mappings (PVH)",
+    "withdraw-reserved": "take a reserved region out of dom0's map when its last device leaves dom0 (PVH)",
+    "restore-reserved": "put a reserved region back into dom0's map when its first device returns (PVH)",
+    "check-unmapped": "check whether Xen maps unmapped pages again, if Xen's dom0=pf-fixup may be on (PVH)",
+    "guard-port": "let xen-pciback take each function that appears below a port of hotplug.below",
+    "quarantine": "let xl quarantine each function that has appeared below a port of hotplug.below",
 }
 
 KEYS: tuple[Key, ...] = (
-    Key("mode", OneOf(("enforce", "observe")), "enforce", "enforce repairs; observe plans and reports only"),
+    Key("mode", OneOf(("enforce", "observe")), "enforce",
+        "with enforce pcipt repairs; with observe pcipt only plans and reports"),
     *(Key(f"actions.{word}", Flag(), True, about) for word, about in _ABOUT_ACTIONS.items()),
     Key("watch.source", OneOf(("kprobe", "xentrace", "none")), "kprobe",
-        "how configuration writes are seen: dom0's kernel, Xen's trace buffer (PVH), or not at all; "
-        "read at start only"),
+        "how pcipt sees configuration writes: kprobe in dom0's kernel, xentrace in Xen's trace buffer (PVH), "
+        "none not at all; after a change, restart the service"),
     Key("watch.settle-ms", Number(1, 10_000), 50,
-        "after a write: milliseconds without another write before pcipt reads the registers"),
+        "pcipt reads the registers when no further write has come for this many milliseconds"),
     Key("watch.owners-s", Number(1, 3600), 60,
-        "seconds between two questions to Xen while there are functions whose owner may change without a "
-        "message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or renumbered"),
+        "every so many seconds pcipt asks Xen for the owners, while there is a function whose owner can "
+        "change without a message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or "
+        "renumbered"),
     Key("watch.list-s", Number(0, 3600), 900,
-        "seconds, about, between two questions to Xen whether it still lists all functions; 0 asks only with "
-        "other work"),
+        "about every so many seconds pcipt asks Xen whether all functions are still in Xen's list; with 0 "
+        "pcipt asks only together with other work"),
     Key("watch.faults-s", Number(0, 3600), 60,
-        "seconds between two readings of Xen's console for DMA that an IOMMU refused; 0 reads it only with "
-        "other work and after a withdrawal"),
+        "every so many seconds pcipt looks in Xen's console for DMA that an IOMMU refused; with 0 pcipt "
+        "looks only together with other work and after it has withdrawn a region"),
     Key("reserved.restore_on_fault", Flag(), False,
-        "put a reserved region that pcipt withdrew back when DMA of a device of dom0 to it is refused (PVH)"),
+        "put a withdrawn region back if an IOMMU refuses DMA of a device of dom0 to this region (PVH)"),
     Key("hotplug.probe", Flag(), True,
-        "let Linux find a driver for a function that has none when Xen has been told of it late"),
+        "if Xen was told late of a function without a driver, let Linux look for a driver once more"),
     Key("hotplug.below", PciPaths(), (),
-        "ports below which nothing that appears gets a driver of dom0: it is quarantined until pcipt admit"),
+        "a function that appears below one of these ports gets no driver of dom0, and stays in quarantine "
+        "until pcipt admit"),
     Key("hotplug.action", OneOf(("quarantine", "tell")), "quarantine",
-        "quarantine what appears there, or only tell of it"),
-    Key("log.level", OneOf(LEVELS), "info", "the least important messages that are logged"),
+        "quarantine each function that appears below these ports, or only report the function (tell)"),
+    Key("log.level", OneOf(LEVELS), "info",
+        "only messages of this level and of more important levels are logged"),
     Key("metrics.textfile", TextfilePath(), "",
-        "where to write metrics for node_exporter's textfile collector; empty is nowhere"),
+        "pcipt writes the metrics for node_exporter's textfile collector to this file; with an empty text "
+        "pcipt writes no file"),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}
 TABLES = frozenset(key.path[0] for key in KEYS if len(key.path) > 1)
@@ -171,9 +176,10 @@ def file_from_keys() -> str:
 
     The lines of the keys are comments, so the file changes no setting. The keys are in the order of KEYS.
     """
-    lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default."]
-    lines += [
-        "# Tables [[passthrough]] may stand here too; everybody may read them here, see pcipt.toml(5).",
+    lines = [
+        "# Settings of pcipt, see pcipt.toml(5). Each key is here as a comment with its default value.",
+        "# To change a value, remove the # before the key. Then: systemctl reload pcipt",
+        "# Tables [[passthrough]] may be in this file too, but every user can read it, see pcipt.toml(5).",
         "",
     ]
     table = ""

@@ -29,8 +29,9 @@ STATE_DIRECTORY = "/var/lib/pcipt"
 
 LATE = Finding(
     "boot-snapshot-late",
-    "what the machine was at boot was lost and is taken from what it is now: a function that came since may "
-    "have no IOMMU unit; what only the boot could prove is refused until the host is booted again",
+    "the record of the machine at boot was lost, and pcipt has made a new record later: a function that came "
+    "in between may have no IOMMU unit, so pcipt refuses what only the lost record could prove safe, until "
+    "the host is booted again",
 )
 PLACES = ("given_up", "faulty", "severed")  # of the ledger: sets of places
 

@@ -70,7 +70,7 @@ class Watchdog:
         Complain if the last check got no answer, and if the control socket cannot be reached now.
         """
         if self._connection is not None:
-            self._complain("no answer to the last check")
+            self._complain("the last check got no answer")
         self._hang_up()
         self._rearm()
         try:
@@ -128,5 +128,5 @@ def _complaint(answer: bytes) -> str | None:
     parameters = told.get("parameters")
     problems = parameters.get("problems") if isinstance(parameters, dict) else None
     if not isinstance(problems, list):
-        return "the check was not understood"
+        return "the answer to the check was not understood"
     return "; ".join(map(str, problems)) or None

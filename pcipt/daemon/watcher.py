@@ -23,7 +23,7 @@ OnChange = Callable[[Change, bool], None]
 OnFinding = Callable[[Finding], None]
 OnWritten = Callable[[Sbdf], None]
 OnLost = Callable[[int], None]
-UNSEEN = "writes to config space go unseen, only hot-plug messages lead to reading again"
+UNSEEN = "pcipt does not see writes to config space, and reads functions again only after hot-plug messages"
 
 
 class Watch:

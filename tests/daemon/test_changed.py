@@ -59,7 +59,7 @@ def test_what_has_changed_is_one_line(told, changed, words):
 
 def test_what_is_kept_for_guests_is_told_again(told):
     (text,) = told(ENTRY, nic=card(1))
-    assert "1 of them are kept for guests: run `pcipt policy check`" in text
+    assert "changed functions that are kept for guests: 1, run `pcipt policy check`" in text
 
 
 def test_this_boot_is_not_compared_with_itself_nor_with_what_cannot_be_read(told):

@@ -98,7 +98,8 @@ def test_a_second_daemon_at_the_same_socket_does_nothing(running, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == (
-        f"pcipt: {running.control}: somebody is listening there already; `pcipt status` asks it\n"
+        f"pcipt: {running.control}: a program, probably another pcipt daemon, uses this socket; `pcipt "
+        "status` asks it\n"
     )
 
 
@@ -121,7 +122,7 @@ def test_sighup_reads_the_settings_again_or_keeps_them(tmp_path):
         running.process.send_signal(signal.SIGHUP)
         told = json.loads(running.pcipt("status", "--json").stdout)
         assert told["mode"] == mode
-    assert "settings kept as they were" in running.stop()
+    assert "the new settings are wrong, the old ones are kept" in running.stop()
 
 
 @pytest.mark.parametrize("first", ['mode = "observe"', "[actions]\nadd-device = false"])
@@ -197,9 +198,9 @@ def test_without_a_state_directory_it_starts_observes_and_says_so(tmp_path, stat
         assert "done" not in {action["result"] for action in told["actions"]}
         texts = [finding["text"] for finding in told["findings"] if finding["code"] == "state-unusable"]
         assert len(texts) == 1
-        assert "nothing is changed in Xen" in texts[0]
+        assert "changes nothing in Xen" in texts[0]
         running.process.send_signal(signal.SIGHUP)  # the settings say "enforce"
-    assert "settings read again" in running.stop()
+    assert "the settings were read again" in running.stop()
 
 
 def test_a_ledger_that_cannot_be_read_is_no_reason_not_to_start(tmp_path, monkeypatch):
@@ -318,7 +319,7 @@ def test_a_sighup_in_the_middle_of_an_action_waits_until_all_is_done(tmp_path):
     assert len(done) == len(stage.host.raws)
     assert daemon.engine.settings.mode == "observe"
     texts = [text for _, text, _ in told]
-    assert texts.index("settings read again mode=observe") > max(
+    assert texts.index("the settings were read again mode=observe") > max(
         number for number, text in enumerate(texts) if text.startswith("add-device")
     )
     assert texts[-1] == "stopping"

@@ -203,7 +203,7 @@ def test_steps_over_the_limit_are_said_and_none_is_lost(document, tmp_path, monk
     steps, finding = steps_of(again(tmp_path))
     assert steps == [f"step {number}" for number in range(len(steps))]
     assert 20 < len(steps) < 100
-    assert "is beyond 1000 bytes, what follows is not used" in finding.text
+    assert "is behind the first 1000 bytes, and nothing from there on is used" in finding.text
     assert b"step 99" in (tmp_path / "ledger.steps.damaged-1").read_bytes()
 
 

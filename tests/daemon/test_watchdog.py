@@ -63,8 +63,8 @@ def failing(_parameters):
     [
         (lambda _: {"problems": []}, "fed"),
         (lambda _: {"problems": ["the source has ended", "x"]}, "the source has ended; x"),
-        (lambda _: {}, "the check was not understood"),
-        (lambda _: {"problems": "none"}, "the check was not understood"),
+        (lambda _: {}, "the answer to the check was not understood"),
+        (lambda _: {"problems": "none"}, "the answer to the check was not understood"),
         (failing, "the check failed: org.pcipt.Failed"),
     ],
 )
@@ -117,7 +117,7 @@ def test_no_answer_until_the_next_check_is_a_complaint(tmp_path):
             seconds, check = loop.deadlines["watchdog"]
             check()
         watchdog.close()
-    assert told == ["no answer to the last check"]
+    assert told == ["the last check got no answer"]
     assert seconds == 5
     assert loop.deadlines == {}
 

@@ -52,7 +52,7 @@ def test_a_source_that_breaks_down_is_a_finding_once():
     watch.settle()
     (finding,) = found
     assert finding.code == "watch-unavailable"
-    assert finding.text.startswith("the program ended with 1; writes to config space go unseen")
+    assert finding.text.startswith("the program ended with 1; pcipt does not see writes to config space")
     assert watch.close() == ("it will not go",)
 
 
@@ -88,7 +88,7 @@ def test_a_source_that_cannot_be_read_is_a_finding_and_a_loss_and_not_the_end(br
         watch.take()
         watch.settle()
     why = "the source of configuration writes cannot be read (Input/output error)"
-    assert [(each.code, each.text.startswith(f"{why}; writes")) for each in found] == [
+    assert [(each.code, each.text.startswith(f"{why}; pcipt does not see writes")) for each in found] == [
         ("watch-unavailable", True)
     ]
     assert (lost, watch.fileno, watch.blind()) == ([1], None, why)
@@ -101,7 +101,10 @@ def refused():
 
 # what is asked for, the beginning of the finding
 UNAVAILABLE = [
-    (lambda: open_watch(refused, "fake", obeys=True), "watching by fakes: there are none; writes to"),
+    (
+        lambda: open_watch(refused, "fake", obeys=True),
+        "watching by fakes: there are none; pcipt does not see writes to",
+    ),
     (lambda: watch_by("xentrace", pvh=False), "watching by xentrace: Xen traces the accesses of a PVH dom0"),
 ]
 

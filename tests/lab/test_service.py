@@ -282,7 +282,7 @@ def test_what_hangs_is_started_again_but_not_for_ever(installed: Dom0) -> None:
             wait_healthy(dom0)
             assert status(dom0)["counts"] == before
         (*_, complaint) = journal.read("PCIPT_KIND=check")
-        assert "configuration writes go unseen" in complaint["PCIPT_REASON"]
+        assert "pcipt does not see configuration writes" in complaint["PCIPT_REASON"]
         assert complaint["MESSAGE_ID"] == MESSAGE_IDS["check"]
         dom0.run("systemctl kill -s KILL pcipt")
         dom0.wait_for("test $(systemctl show pcipt -p ActiveState --value) = failed")

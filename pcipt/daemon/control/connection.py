@@ -235,7 +235,7 @@ class Peer:
             if subscription is not None:
                 subscription.over()
             del self._output[len(self._output) - len(answer) :]
-            self._refuse("Busy", "too much is waiting to be read")
+            self._refuse("Busy", "too many answers are waiting to be read")
         elif subscription is not None or self.subscribed:
             self._subscribe(subscription or self._subscription)
             self._loop.cancel(self._deadline)  # a subscriber need not send anything

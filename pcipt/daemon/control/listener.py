@@ -120,7 +120,9 @@ def refuse_taken(path: str) -> None:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise InputError(path, "a file that is no socket has this name; `ls -l` shows it; rename it")
         if _somebody_listens(path):
-            raise InputError(path, "somebody is listening there already; `pcipt status` asks it")
+            raise InputError(
+                path, "a program, probably another pcipt daemon, uses this socket; `pcipt status` asks it"
+            )
 
 
 def _somebody_listens(path: str) -> bool:

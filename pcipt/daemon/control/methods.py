@@ -191,7 +191,7 @@ class Answers:
         with contextlib.suppress(HypervisorError, UnsupportedError):
             self._xen.known(list(islice(self._engine.machine.functions, 1)))
         blind = self._watch.blind()
-        problems = [f"configuration writes go unseen: {blind}"] if blind is not None else []
+        problems = [f"pcipt does not see configuration writes: {blind}"] if blind is not None else []
         return {"version": 1, "problems": problems}
 
 

@@ -78,7 +78,7 @@ class Passthrough:
         if missing:
             over()
             why = [action["detail"] for action in told["actions"] if action["detail"]]
-            reason = "; ".join(why) or "the settings do not allow it, see pcipt status"
+            reason = "; ".join(why) or "the settings do not allow this, see `pcipt status`"
             raise StateError(f"{sbdf}: its reserved region {missing[0]} cannot be put back: {reason}")
         return Subscription(lambda _event: False, {**told, "kind": "start"}, over)
 
@@ -92,8 +92,8 @@ class Passthrough:
         function = views.machine.functions[sbdf]
         if function.is_bridge or port_above(views.machine, function, views.state.below) is None:
             raise StateError(
-                f"{sbdf} needs no admission: it is no device below a port of hotplug.below; pcipt reclaim "
-                "takes back what was released"
+                f"{sbdf} needs no admission, because it is not a device below a port of hotplug.below; for a "
+                f"released device: `pcipt reclaim {sbdf}`"
             )
         admit(views, function, admitted=admitted)
         self._engine.save()

@@ -93,7 +93,9 @@ def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
         functions = [sbdf for sbdf in machine.functions if sbdf.fits_xen] if listed else []
         return XenRegions(listed, {sbdf: xen.reserved_regions(sbdf) for sbdf in functions})
     except (HypervisorError, UnsupportedError) as error:
-        return Finding("regions-not-asked", f"{error}: which regions Xen knows, and for whom, is unknown")
+        return Finding(
+            "regions-not-asked", f"{error}: it is not known which regions Xen has, and for which functions"
+        )
 
 
 def _options(xen: Hypervisor) -> Options:

@@ -24,7 +24,9 @@ NO_MAP = (
     "There are no mappings: dom0 is PV. Linux maps device memory itself there, and Xen keeps no 1:1 map "
     "for it."
 )
-UNSETTLED = Finding("unsettled", "something has changed and is not compared yet; ask again in a moment")
+UNSETTLED = Finding(
+    "unsettled", "something has changed, and pcipt has not compared it yet; ask again in a moment"
+)
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:

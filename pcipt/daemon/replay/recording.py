@@ -181,7 +181,7 @@ class Replay:
         try:
             yield
         except Catastrophe as catastrophe:
-            why = f"played on, the simulated host dies: {catastrophe.why}"
+            why = f"when this recording is played, the simulated host dies: {catastrophe.why}"
             raise InputError(self._directory, why) from catastrophe
 
     def events(self) -> Iterator[ConfigWrite | Lost | Step]:

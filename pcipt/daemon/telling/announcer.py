@@ -92,7 +92,12 @@ class Announcer:
         `what` says which events were lost. A `count` of None is an unknown number. No history gets the event.
         """
         missing = {"count": count} if count else {}
-        self._log.warning("comparing everything", kind="lost", reason=what, **missing)
+        self._log.warning(
+            "something may have been missed, everything is compared again",
+            kind="lost",
+            reason=what,
+            **missing,
+        )
         self.publish(events.event_from_loss(self._clock(), count, what))
 
     def tell_fault(self, fault: DmaFault, machine: Machine) -> None:

@@ -87,9 +87,10 @@ class Logs:
         if passes:
             return {**event, "held_back": held} if held else event
         if held == 1:
-            of = {"sbdf": about} if about is not None else {}
+            which = {"sbdf": about} if about is not None else {}
             what = str(event.get("kind") or event["event"])
-            notice = {"event": "too many messages, some are held back", "kind": "limit", "of": what, **of}
+            told = f"too many messages of kind {what}, some are only counted"
+            notice = {"event": told, "kind": "limit", **which, "of": what}
             self._send("warning", notice)
         raise structlog.DropEvent
 

@@ -27,7 +27,7 @@ def test_the_socket_is_made_for_its_group(path):
 def test_a_leftover_is_replaced_but_nothing_else_is(tmp_path, path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    with listen(path), pytest.raises(InputError, match="listening there already"):
+    with listen(path), pytest.raises(InputError, match="uses this socket"):
         listen(path)
     os.unlink(path)
     (tmp_path / "control").write_text("precious")

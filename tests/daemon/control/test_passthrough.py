@@ -295,7 +295,7 @@ def test_in_observe_mode_a_withdrawn_region_is_not_put_back_and_that_is_said():
     asked.scene.give_away(NIC)
     asked.passthrough.release(S(NIC))
     asked.scene.engine.settings = Settings(mode="observe")
-    with pytest.raises(StateError, match="the settings do not allow it"):
+    with pytest.raises(StateError, match="the settings do not allow this"):
         asked.passthrough.reclaim(S(NIC))
 
 

@@ -202,7 +202,7 @@ def test_closing_removes_the_socket_it_made(tmp_path):
 
 
 def test_a_taken_socket_is_refused(served):
-    with pytest.raises(InputError, match="listening there already"):
+    with pytest.raises(InputError, match="uses this socket"):
         listen(served.path)
 
 

@@ -81,7 +81,7 @@ def test_one_device_cannot_fill_the_disk():
     assert len(sink.told) == limits.BURST + 1
     level, text, fields = sink.told[-1]
     assert level == "warning"
-    assert text == "too many messages, some are held back of=change sbdf=0000:01:00.0"
+    assert text == "too many messages of kind change, some are only counted sbdf=0000:01:00.0 of=change"
     assert fields["MESSAGE_ID"] == MESSAGE_IDS["limit"]
     sink.log.info("bar-moved", kind="change", sbdf="0000:02:00.0")  # another device is heard
     sink.log.info("map-mmio", kind="action", sbdf="0000:01:00.0")  # and so is another kind of message
