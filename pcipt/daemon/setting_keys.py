@@ -133,22 +133,22 @@ KEYS: tuple[Key, ...] = (
         "with enforce pcipt repairs; with observe pcipt only plans and reports"),
     *(Key(f"actions.{word}", Flag(), True, about) for word, about in _ABOUT_ACTIONS.items()),
     Key("watch.source", OneOf(("kprobe", "xentrace", "none")), "kprobe",
-        "how pcipt sees configuration writes: kprobe in dom0's kernel, xentrace in Xen's trace buffer (PVH), "
-        "none not at all; after a change, restart the service"),
+        "how pcipt sees configuration writes: by kprobe (in dom0's kernel) or by xentrace (in Xen's trace "
+        "buffer, PVH); with none pcipt sees no writes; after a change, restart the service"),
     Key("watch.settle-ms", Number(1, 10_000), 50,
         "pcipt reads the registers when no further write has come for this many milliseconds"),
     Key("watch.owners-s", Number(1, 3600), 60,
-        "every so many seconds pcipt asks Xen for the owners, while there is a function whose owner can "
+        "seconds between two questions to Xen about the owners, while there is a function whose owner can "
         "change without a message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or "
         "renumbered"),
     Key("watch.list-s", Number(0, 3600), 900,
-        "about every so many seconds pcipt asks Xen whether all functions are still in Xen's list; with 0 "
+        "seconds (about) between two questions to Xen whether all functions are still in Xen's list; with 0 "
         "pcipt asks only together with other work"),
     Key("watch.faults-s", Number(0, 3600), 60,
-        "every so many seconds pcipt looks in Xen's console for DMA that an IOMMU refused; with 0 pcipt "
-        "looks only together with other work and after it has withdrawn a region"),
+        "seconds between two readings of Xen's console for DMA that an IOMMU refused; with 0 pcipt reads the "
+        "console only together with other work and after it has withdrawn a region"),
     Key("reserved.restore_on_fault", Flag(), False,
-        "put a withdrawn region back if an IOMMU refuses DMA of a device of dom0 to this region (PVH)"),
+        "restore a withdrawn region if an IOMMU refuses DMA of a device of dom0 to this region (PVH)"),
     Key("hotplug.probe", Flag(), True,
         "if Xen was told late of a function without a driver, let Linux look for a driver once more"),
     Key("hotplug.below", PciPaths(), (),

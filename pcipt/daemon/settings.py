@@ -120,7 +120,9 @@ def parse_settings(data: bytes, path: str) -> Settings:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(path, f"line {line}: not UTF-8") from error
     if text.startswith("\ufeff"):
-        raise InputError(path, "line 1: begins with a byte order mark; save it as UTF-8 without one")
+        raise InputError(
+            path, "line 1: begins with a byte order mark; save the file as UTF-8 without this mark"
+        )
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

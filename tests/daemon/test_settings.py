@@ -75,7 +75,10 @@ WRONG = [
         "line 2: watch.settle-ms is a number with too many digits; expected",
     ),
     ("mode = [0x" + 6000 * "f" + "]", "line 1: mode is a number with too many digits; expected one of"),
-    ("\ufeffmode = 'observe'", "line 1: begins with a byte order mark; save it as UTF-8 without one"),
+    (
+        "\ufeffmode = 'observe'",
+        "line 1: begins with a byte order mark; save the file as UTF-8 without this mark",
+    ),
     ("mod = 1", "line 1: unknown key mod; did you mean mode?"),
     ('"" = 1', "line 1: unknown key ''; expected one of mode"),
     (

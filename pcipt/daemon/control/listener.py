@@ -118,7 +118,7 @@ def refuse_taken(path: str) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise InputError(path, "a file that is no socket has this name; `ls -l` shows it; rename it")
+            raise InputError(path, "this file is no socket; `ls -l` shows the file; rename the file")
         if _somebody_listens(path):
             raise InputError(
                 path, "a program, probably another pcipt daemon, uses this socket; `pcipt status` asks it"

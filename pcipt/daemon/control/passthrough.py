@@ -79,7 +79,9 @@ class Passthrough:
             over()
             why = [action["detail"] for action in told["actions"] if action["detail"]]
             reason = "; ".join(why) or "the settings do not allow this, see `pcipt status`"
-            raise StateError(f"{sbdf}: its reserved region {missing[0]} cannot be put back: {reason}")
+            raise StateError(
+                f"{sbdf}: its reserved region {missing[0]} cannot be mapped into dom0 again: {reason}"
+            )
         return Subscription(lambda _event: False, {**told, "kind": "start"}, over)
 
     def admit(self, sbdf: Sbdf, *, admitted: bool) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Family:
 
 
 _FUNCTIONS = Family("pcipt_functions", Kind.GAUGE, "PCI functions of this machine.")
-_FINDINGS = Family("pcipt_findings", Kind.GAUGE, "Things that the administrator should know, by their code.")
+_FINDINGS = Family("pcipt_findings", Kind.GAUGE, "Findings (see pcipt status), by their code.")
 _MOVES = Family("pcipt_bar_moves", Kind.COUNTER, "BARs seen to move.")
 _RENUMBERINGS = Family("pcipt_bus_renumberings", Kind.COUNTER, "Bridges seen to get new bus numbers.")
 _ACTIONS = Family("pcipt_actions", Kind.COUNTER, "Actions by kind and outcome.")
@@ -69,11 +69,13 @@ _RETURNED = Family(
 )  # fmt: skip
 _FAULTS = Family(
     "pcipt_dma_faults", Kind.COUNTER,
-    "Lines of Xen's console about DMA that an IOMMU refused, by what lies there; Xen leaves some out.",
+    "Lines of Xen's console about DMA that an IOMMU refused, by what is at the address; Xen does not print "
+    "all of them.",
 )  # fmt: skip
 _LATENCY = Family(
     "pcipt_remap_latency_seconds", Kind.HISTOGRAM,
-    "From the first write of a change to its last mapping call, settling included.", "seconds",
+    "Time from the first write of a change to its last mapping call, with the waiting for further writes.",
+    "seconds",
 )  # fmt: skip
 _BUILD = Family("pcipt_build", Kind.INFO, "What runs here.")
 

@@ -31,7 +31,7 @@ def test_a_leftover_is_replaced_but_nothing_else_is(tmp_path, path):
         listen(path)
     os.unlink(path)
     (tmp_path / "control").write_text("precious")
-    with pytest.raises(InputError, match="no socket has this name"):
+    with pytest.raises(InputError, match="this file is no socket"):
         listen(path)
     assert (tmp_path / "control").read_text() == "precious"
 

@@ -282,7 +282,8 @@ def test_a_region_that_cannot_be_put_back_is_an_error_and_nothing_is_held():
     asked.passthrough.release(S(NIC))
     asked.scene.xen.fail(Op.MAP, errno.EBUSY)
     with pytest.raises(
-        StateError, match=r"0000:02:00.0: its reserved region .* cannot be put back: .*memory_mapping"
+        StateError,
+        match=r"0000:02:00.0: its reserved region .* cannot be mapped into dom0 again: .*memory_mapping",
     ):
         asked.passthrough.reclaim(S(NIC))
     asked.turn()
