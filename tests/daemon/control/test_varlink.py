@@ -120,10 +120,10 @@ def test_the_manual_has_the_same_tables():
     [
         f"{server.CONNECTIONS_PER_UID} of one user, {server.CONNECTIONS} of all",
         f"{protocol.REQUEST_LIMIT // 1024} KiB, {protocol.NESTING_LIMIT} levels",
-        f"{peer.PATIENCE:.0f} seconds until a request is whole",
+        f"{peer.PATIENCE:.0f} seconds until a request is complete",
         f"{server.WAITING_LIMIT >> 20} MiB",
-        f"{peer.STREAM_LIMIT // 1024} KiB | events are dropped",
-        f"Its version is {protocol.VERSION},",
+        f"{peer.STREAM_LIMIT // 1024} KiB | the daemon drops events",
+        f"The version of the protocol is {protocol.VERSION},",
         protocol.SOCKET_PATH,
     ],
 )
