@@ -1,9 +1,9 @@
 """Explain one function: what is mapped, what should be mapped, which actions follow, which guards allow them.
 
 Nothing is changed. The daemon answers from what hardware, Linux and Xen say at this moment, and from its
-ledger. A PV dom0 has no 1:1 map: nothing is mapped there, and nothing should be. With --as pvh "Should be"
-shows what a PVH dom0 would need for the function. Exit codes: 0 done, 2 malformed address, 3 the daemon is
-not running, 5 not permitted, 6 no such device.
+ledger. A PV dom0 has no 1:1 map: nothing is mapped there, and nothing should be mapped. With --as pvh the
+part "Should be" shows what a PVH dom0 would need for the function. Exit codes: 0 done, 2 malformed address, 3
+the daemon is not running, 5 not permitted, 6 no such device.
 """
 
 import argparse
@@ -34,7 +34,7 @@ NOTHING = "nothing: dom0 is PV, Linux maps device memory itself"
 DECODING = {True: "memory", False: "no memory", None: "unknown"}
 SHADES = {"allowed": GREEN, "refused": YELLOW, "refuses": RED}
 EXAMPLES = (
-    ("pcipt explain 03:00.0", "why it is mapped as it is, or what is in the way"),
+    ("pcipt explain 03:00.0", "why this function is mapped, or why not"),
     ("pcipt explain 00_1c.0-00_00.0", "by its PCI path"),
     ("pcipt explain 03:00.0 --as pvh", "on a PV dom0: what a PVH dom0 would map"),
     ("pcipt explain 03:00.0 --json=pretty", "the same for a program"),
@@ -79,7 +79,7 @@ def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool
         yield from (" " * INDENT + line for line in table(rows, width=room))
     yield f"{painted('Actions', bold)}:"
     if not told["actions"]:
-        yield from folded("  none: it is as it should be", width, 2 * INDENT)
+        yield from folded("  none: the function is as it should be", width, 2 * INDENT)
     for action in told["actions"]:
         yield from _action(action, width, colour=colour)
 
@@ -117,7 +117,7 @@ def _should_be(told: Json) -> tuple[str, Rows]:
     inside = f", inside BARs of {printable(wanted['inside'])}" if wanted.get("inside") else ""
     rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + inside + because)]
     if wanted["kept"]:
-        rows.append(("Kept as it is:", printable(str(wanted["kept"]))))
+        rows.append(("Not changed now:", printable(str(wanted["kept"]))))
     rows += [(title, _span(claim)) for title, claim in _titled("Mapped:", wanted["mappings"])]
     return "Should be if dom0 were PVH" if pv else "Should be", rows
 

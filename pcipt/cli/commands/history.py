@@ -1,8 +1,8 @@
 """Show what happened to a function: its last changes, actions and hot-plug events.
 
-The function is named by its address or by its PCI path, as it is now on the daemon's machine. Events from
-before a renumbering of its bus are included. Exit codes: 0 done, 2 malformed address, 3 the daemon is not
-running, 5 not permitted, 6 no such device.
+SBDF is the address or the PCI path of the function on the daemon's machine. If the bus of the function was
+renumbered, the events from before the renumbering are shown too. Exit codes: 0 done, 2 malformed address, 3
+the daemon is not running, 5 not permitted, 6 no such device.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pcipt.cli.text.terminal import columns, wants_colour
 
 EXAMPLES = (
     ("pcipt history 01:00.0", "by the address that it has or had"),
-    ("pcipt history 00_1c.0-00_00.0", "by its place, whatever its bus is called now"),
+    ("pcipt history 00_1c.0-00_00.0", "by its PCI path, which stays when buses are renumbered"),
 )
 
 

@@ -1,9 +1,9 @@
-"""Show changes, actions, findings and hot-plug live, one line each.
+"""Show changes, actions, findings and hot-plug live, one line for each event.
 
-Events that are not read in time are counted, and the count is shown. If the machine has no function that
-matches -s, a line on stderr says so and names the nearest; events of one that comes later are shown. Ends
-with Ctrl-C or when the daemon stops. Exit codes: 2 malformed filter, 3 the daemon is not
-running or has stopped, 5 not permitted, 130 Ctrl-C.
+If the output is not read fast enough, pcipt drops events, and a line shows how many. If the machine has no
+function that matches -s, a line on stderr says so and names similar addresses; pcipt then waits until such a
+function appears. The command ends with Ctrl-C or when the daemon stops. Exit codes: 2 malformed filter, 3 the
+daemon is not running or has stopped, 5 not permitted, 130 Ctrl-C.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pcipt.errors import NoSuchDeviceError, printable
 EXAMPLES = (
     ("pcipt monitor", "everything, until Ctrl-C"),
     ("pcipt monitor -s 03:", "only the functions of bus 03"),
-    ("pcipt monitor --json", "one JSON object a line, for a program"),
+    ("pcipt monitor --json", "one JSON object per line, for a program"),
 )
 
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         start = next(events)  # it confirms the subscription
     if "nearest" in start:
         absent = NoSuchDeviceError(args.slot, tuple(map(str, start["nearest"])))
-        tell(f"pcipt: {printable(str(absent))}; waiting for one")
+        tell(f"pcipt: {printable(str(absent))}; pcipt waits until it appears")
     for event in events:
         if args.json:
             print(json.dumps(event), flush=True)

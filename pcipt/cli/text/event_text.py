@@ -12,6 +12,7 @@ from pcipt.words import size_text
 
 Json = dict[str, Any]
 ADDRESS = 12  # columns of an address
+NOTHING_THERE = "nothing"  # the daemon's word for an address of refused DMA at which it knows nothing
 SHADES = {"refused": YELLOW, "failed": RED, "new": YELLOW, "gone": GREEN}
 
 
@@ -117,9 +118,11 @@ def _hotplug(event: Json) -> str:
 def _fault(event: Json) -> str:
     """Return refused DMA in words: what, how often, whose device, and what lies there."""
     times = f", {event['count']} times" if event["count"] > 1 else ""
-    owner, there = printable(event["owner"]), printable(event["text"])
+    owner, what = printable(event["owner"]), printable(event["text"])
+    there = "nothing is known at the address" if what == NOTHING_THERE else f"the address is {what}"
     return (
-        f"DMA {event['access'] or 'access'} at {event['address']} refused{times}; {owner}'s; there: {there}"
+        f"DMA {event['access'] or 'access'} at {event['address']} was refused{times}; "
+        f"the device belongs to {owner}; {there}"
     )
 
 
@@ -152,8 +155,8 @@ def _unmapped(change: Json) -> str:
 
 def _moved(change: Json) -> str:
     how = {
-        "obeyed": "; written while decoding, hardware is assumed to obey",
-        "ignored": "; written while decoding, assumed to be ignored",
+        "obeyed": "; written while decoding: pcipt assumes that the hardware obeys",
+        "ignored": "; written while decoding: pcipt assumes that the write was ignored",
     }.get(str(change.get("assumed")), "")
     return f"{_bar(change)} moved from {change['from']} to {change['to']} ({size_text(change['size'])}){how}"
 
@@ -210,11 +213,11 @@ def _reset(change: Json) -> str:
 
 
 _HOTPLUG = {
-    "add": "hot-plug: it appeared",
-    "remove": "hot-plug: it left",
+    "add": "hot-plug: the function appeared",
+    "remove": "hot-plug: the function left",
     "bind": "driver bound",
     "unbind": "driver unbound",
-    "owner": "a guest's passthrough changed: its owner is asked again",
+    "owner": "a guest's passthrough changed: pcipt asks Xen who owns the function now",
 }
 
 _WORDS: dict[str, Callable[[Json], str]] = {

@@ -41,8 +41,8 @@ def test_nothing_to_do_is_said(daemon, capsys):
     answers["Explain"] = {**EXPLANATION, "should_be": kept, "actions": []}
     assert main(["explain", NIC, "--socket", control]) == 0
     shown = capsys.readouterr().out
-    assert "  Kept as it is:  it cannot be read now\n" in shown
-    assert shown.endswith("Actions:\n  none: it is as it should be\n")
+    assert "  Not changed now:  it cannot be read now\n" in shown
+    assert shown.endswith("Actions:\n  none: the function is as it should be\n")
 
 
 ON_PV = {
@@ -62,7 +62,7 @@ def test_on_pv_nothing_is_mapped_and_nothing_should_be(daemon, capsys):
         "Should be:",
         f"  Mapped:  {NOTHING}; --as pvh shows what a PVH dom0 would need",
         "Actions:",
-        "  none: it is as it should be",
+        "  none: the function is as it should be",
     ]
 
 

@@ -18,15 +18,15 @@ PLACE = {"bar": 0, "bar_kind": "mem32", "address": "0xfe040000", "size": 0x2_000
 THREE = "primary=00, secondary=05, subordinate=??"
 NUMBERS = {"primary": 0, "secondary": 5, "subordinate": None}
 EVENTS = [
-    (event("hotplug", action="add"), "hot-plug: it appeared"),
+    (event("hotplug", action="add"), "hot-plug: the function appeared"),
     (event("hotplug", action="unbind"), "driver unbound"),
     (event("hotplug", action="online"), "hot-plug: online"),
     (event("finding", code="ghost", text="why", state="new"), "finding new: ghost: why"),
     (event("lost", count=None, text="writes"), "lost some: writes"),
     (event("dma-fault", owner="guest 3", access="write", address="0x7fff0000", text="nothing", count=1),
-     "DMA write at 0x7fff0000 refused; guest 3's; there: nothing"),
+     "DMA write at 0x7fff0000 was refused; the device belongs to guest 3; nothing is known at the address"),
     (event("dma-fault", owner="dom0", access=None, address="0x0", text="RAM at 0x0-0xfff", count=100),
-     "DMA access at 0x0 refused, 100 times; dom0's; there: RAM at 0x0-0xfff"),
+     "DMA access at 0x0 was refused, 100 times; the device belongs to dom0; the address is RAM at 0x0-0xfff"),
     (event("lost", count=3), "lost 3: events not read in time"),
     (event("surprise", a=1), f"kind=surprise, sbdf={NIC}, a=1"),  # of a newer daemon
     (
@@ -39,7 +39,10 @@ EVENTS = [
     ),
     (
         change("bar-moved", **PLACE, **{"from": "0xf0000000", "to": "0xfe040000"}, assumed="ignored"),
-        "BAR 0 moved from 0xf0000000 to 0xfe040000 (128K); written while decoding, assumed to be ignored",
+        (
+            "BAR 0 moved from 0xf0000000 to 0xfe040000 (128K); written while decoding: "
+            "pcipt assumes that the write was ignored"
+        ),
     ),
     (
         {**change("rom", **{"from": None, "to": True}), "who": "setpci-42", "source": "read-back"},
