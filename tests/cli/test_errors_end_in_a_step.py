@@ -115,13 +115,13 @@ def test_an_error_of_the_system_gets_the_step_of_its_number(number, euid, monkey
          "`pcipt list --dump=d` shows the addresses"),
         (NoSuchEntryError("x"), ["policy", "remove", "x"], "`pcipt policy list` shows what is kept"),
         (errors.InputError("f", "bad"), ["pvh", "tables"],
-         "`pcipt help pvh tables` tells what it takes, with examples"),
+         "`pcipt help pvh tables` shows how to use this command, with examples"),
         (errors.InputError("xl x", "bad"), ["release"], "`xl dmesg` and `dmesg` show more"),
         (errors.StateError("`ls` it"), ["release"], None),
         (errors.StateError("nothing can be done: why"), ["release"], None),
         (errors.AddressError("`ls`", "bus", "w"), ["show"], LIST),  # the user's backticks
         (RuntimeError("x"), ["list"],
-         "please send this line and what `pcipt report` makes to the makers of pcipt"),
+         "please send this line and the archive of `pcipt report` to the makers of pcipt"),
     ],
 )  # fmt: skip
 def test_the_step_fits_the_error_and_the_command(error, command, step):

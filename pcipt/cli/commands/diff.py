@@ -1,10 +1,12 @@
 """Show what differs between two recordings of a machine, or between a recording and this machine.
 
-Functions are compared by place and identity: new, gone, moved (another place), renumbered (another address at
-the same place), replaced (another device at the same place); then BAR sizes, groups and reserved regions. A
-and B are directories made by `pcipt record`; without B it is this machine, without A the last boot, which a
-unit has recorded. Serial numbers are compared if both have them: `pcipt record` masks them without --keep
-serial. Exit codes: 0 nothing differs, 4 something does, 1 a recording cannot be read.
+Functions are compared by place and identity. A function can be new, gone, moved (the same device at another
+place), renumbered (the same place has another address) or replaced (another device at the same place). Then
+BAR sizes, groups and reserved regions are compared. DIR and SRC are directories made by `pcipt record`.
+Without SRC, DIR is compared with this machine. Without DIR, the recording of the boot before this one is
+taken: a systemd unit records each boot. Serial numbers are compared only if both recordings have them; `pcipt
+record` masks serial numbers unless it has the option --keep serial. Exit codes: 0 nothing differs, 4
+something differs, 1 a recording cannot be read.
 """
 
 import argparse
@@ -22,17 +24,26 @@ from pcipt.pci.identity import Identity, shown_fields
 
 DEGRADED = 4
 EXAMPLES = (
-    ("pcipt diff", "what has changed since the last boot"),
-    ("pcipt diff before", "what has changed since the recording before"),
+    ("pcipt diff", "what has changed since the boot before this one"),
+    ("pcipt diff before", "what has changed since the recording in the directory before"),
     ("pcipt diff before after --json=pretty", "two recordings, for a program"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "before", metavar="DIR", nargs="?", help="a recording, the earlier state; that of the last boot"
+        "before",
+        metavar="DIR",
+        nargs="?",
+        help="the earlier state, a recording; default: the boot before this one",
     )
-    parser.add_argument("after", metavar="SRC", nargs="?", default="/", help="the later state; this machine")
+    parser.add_argument(
+        "after",
+        metavar="SRC",
+        nargs="?",
+        default="/",
+        help="the later state, a recording; default: this machine",
+    )
     add_json_argument(parser)
     add_legend_argument(parser)
 
@@ -40,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     before = args.before if args.before is not None else last_boot(LinuxHost().boot_id)
     if before is None:
-        raise InputError(DIRECTORY, "has no recording of an earlier boot; give one, as pcipt record makes it")
+        raise InputError(
+            DIRECTORY,
+            "has no recording of an earlier boot; name one: `pcipt diff DIR`; `pcipt record DIR` makes one",
+        )
     found = changes_between(read_state(before), read_state(args.after))
     if args.json:
         print_json({"changes": [json_from_change(each) for each in found]}, args.json)

@@ -1,10 +1,11 @@
-"""Record this machine into a directory: the closed list of files that pcipt reads of it, and no other files.
+"""Record this machine into a directory: only the files that pcipt reads, from a fixed list.
 
-Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tells it (root). `pcipt list
---root DIR` and every other command that takes --root read the recording. What identifies the machine or its
-users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems, the host's
-name, addresses of the kernel. The same value has the same pseudonym everywhere; a table says what was masked.
-Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written, 2 wrong usage.
+If the user is root and xl answers, Xen's command line and Xen's messages about the IOMMU are recorded too.
+`pcipt list --root DIR` and every other command with --root read the recording. What identifies the machine or
+its users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems, the host's
+name, addresses of the kernel. The same value has the same pseudonym everywhere in the recording. A table
+shows what was masked. Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written, 2 wrong
+usage.
 """
 
 import argparse
@@ -26,9 +27,9 @@ from pcipt.host.report.collect import masks_for
 SHOWN = 20
 EXAMPLES = (
     ("pcipt record machine", "into the new directory machine"),
-    ("pcipt record --boot", "of this boot, for pcipt diff (a unit does this)"),
+    ("pcipt record --boot", "record this boot for `pcipt diff` (a systemd unit does this at each boot)"),
     ("pcipt record machine --keep serial --keep mac", "with serial numbers and MAC addresses"),
-    ("pcipt record copy --root machine", "a recorded machine once more, as a check"),
+    ("pcipt record copy --root machine", "record a recorded machine again, as a check"),
     ("pcipt record machine && tar czf machine.tar.gz machine", "to send along with a bug report"),
 )
 
@@ -36,7 +37,9 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", nargs="?", help="a new or empty directory")
     parser.add_argument(
-        "--boot", action="store_true", help=f"for this boot, in {DIRECTORY}, unless it is there; ten are kept"
+        "--boot",
+        action="store_true",
+        help=f"record this boot below {DIRECTORY}, once; the last ten boots are kept",
     )
     add_keep_argument(parser)
     parser.add_argument("--root", metavar="SRC", default="/", help="record a recorded machine again")
@@ -59,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
     for path, why in recorded.left_out[:SHOWN]:
         print(f"pcipt: left out {printable(path)}: {printable(why)}", file=sys.stderr)
     if len(recorded.left_out) > SHOWN:
-        print(f"pcipt: left out {len(recorded.left_out) - SHOWN} more", file=sys.stderr)
+        print(f"pcipt: left out {len(recorded.left_out) - SHOWN} more files", file=sys.stderr)
     print(
         f"recorded {count_text(recorded.functions, 'function')}, {count_text(recorded.files, 'file')}, "
-        f"in {printable(args.directory)}; say in its README.md what it is"
+        f"in {printable(args.directory)}; write into its README.md which machine it is"
     )
     print(*lines_from_masked(masks.table(), columns()), sep="\n")
     return 0

@@ -23,7 +23,7 @@ _OF_CLASS = (
     (errors.HypervisorError, "`xl dmesg` shows what Xen says about it"),
     (errors.UnsupportedError, "`pcipt host` shows what this host can do"),
     (errors.StateError, "`pcipt status` shows the state now"),
-    (errors.PciptError, _HELP := "`{help}` tells what it takes, with examples"),
+    (errors.PciptError, _HELP := "`{help}` shows how to use this command, with examples"),
     (OSError, _HELP),
 )
 _KEPT = "`pcipt policy list` shows what is kept"
@@ -33,7 +33,7 @@ _OF_POLICY = (
     (errors.StateError, _KEPT),
     *_OF_CLASS,
 )
-_INTERNAL = "please send this line and what `pcipt report` makes to the makers of pcipt"
+_INTERNAL = "please send this line and the archive of `pcipt report` to the makers of pcipt"
 _CORRECT = {
     "daemon": "correct the file, then `systemctl restart pcipt`",
     "policy": "correct the file, then `pcipt policy check`",
@@ -116,7 +116,9 @@ def _as_root(arguments: Sequence[str]) -> str:
     """Return the step for something that only root may do."""
     if os.geteuid() != 0:
         return f"run it as root: `sudo {_typed(arguments)}`"
-    return "nothing can be done here: root may not do it; run it in dom0, outside of a container"
+    return (
+        "nothing can be done here: even root may not do this; run the command in dom0, outside of a container"
+    )
 
 
 def _machine(arguments: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ def lines_from_masked(rows: Sequence[Masked], width: int | None = None) -> list[
     Without a row, one line says that nothing was masked.
     """
     if not rows:
-        return ["masked: nothing, nothing was found that identifies the machine"]
+        return ["masked: nothing; nothing was found that identifies the machine"]
     cells = [
         (
             row.kind.name,

@@ -41,7 +41,10 @@ def record_boot(root: str, boot_id: str, now: str, directory: str = DIRECTORY) -
         return None
     path = os.path.join(directory, f"{now}.{boot_id[:8]}")
     if not _NAME.fullmatch(os.path.basename(path)):
-        raise InputError(path, "the kernel does not tell the id of this boot")
+        why = (
+            "the kernel gives no id of this boot, so the boot is not recorded; `pcipt record DIR` needs no id"
+        )
+        raise InputError(directory, why)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:

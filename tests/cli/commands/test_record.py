@@ -36,8 +36,8 @@ def test_what_was_recorded_is_told(tmp_path):
     assert code == 0
     # five files, the driver, the entry, the README
     assert out.splitlines() == [
-        f"recorded 1 function, 8 files, in {tmp_path}/copy; say in its README.md what it is",
-        "masked: nothing, nothing was found that identifies the machine",
+        f"recorded 1 function, 8 files, in {tmp_path}/copy; write into its README.md which machine it is",
+        "masked: nothing; nothing was found that identifies the machine",
     ]
 
 
@@ -49,7 +49,7 @@ def test_what_was_left_out_is_told_on_stderr(tmp_path, capsys):
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 21
     assert shown[0].startswith("pcipt: left out sys/devices/pci0000:00/0000:00:00.0/config: ")
-    assert shown[-1] == "pcipt: left out 5 more"
+    assert shown[-1] == "pcipt: left out 5 more files"
 
 
 def test_a_full_directory_is_refused(tmp_path, capsys):
@@ -58,7 +58,7 @@ def test_a_full_directory_is_refused(tmp_path, capsys):
     assert (
         capsys.readouterr().err
         == f"pcipt: {tmp_path}: is not empty; a machine is recorded into a new directory; "
-        "`pcipt help record` tells what it takes, with examples\n"
+        "`pcipt help record` shows how to use this command, with examples\n"
     )
 
 
