@@ -113,10 +113,11 @@ class Steps:
 def _after(trouble: Iterable[str]) -> str:
     """Return the last part of an error message: what came of undoing the steps that were done.
 
-    `trouble` are the errors of undoing. Without an error the text is "all is as it was"; else it lists them.
+    `trouble` are the errors of undoing. Without an error the text is "all steps are undone"; else it lists
+    them.
     """
     said = "; ".join(trouble)
-    return f"undoing failed too: {said}" if said else "all is as it was"
+    return f"undoing failed too: {said}" if said else "all steps are undone"
 
 
 @contextmanager
@@ -167,7 +168,7 @@ def alone(socket: str, *, dry_run: bool) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            complain("another release or reclaim is running, waiting for it")
+            complain("another `pcipt release` or `pcipt reclaim` is running; pcipt waits until it has ended")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -231,7 +232,7 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
             for region in found
             if region["mapped"] != "not-applicable"
         )
-        owner = each["owner"] if each.get("owner_told", True) else "its owner could not be looked at"
+        owner = each["owner"] if each.get("owner_told", True) else "owner not known"
         words = [f"{each['sbdf']}: {owner}"]
         words += [f"regions: {regions}"] if regions else []
         words += [f"{kept} cannot be withdrawn: dom0 is PV and reaches it as before"] if kept else []
@@ -258,7 +259,7 @@ def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
     wrong = []
     for each in told:
         if not each.get("owner_told", True):
-            complain(f"{each['sbdf']}: all steps are done; whether {wanted} has it is not known: {_WHY}")
+            complain(f"{each['sbdf']}: all steps are done; it is not known whether {wanted} owns it: {_WHY}")
         elif each["owner"] != wanted:
             wrong.append(each)
     for each in wrong:

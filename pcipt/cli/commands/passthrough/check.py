@@ -1,13 +1,14 @@
 """Check before an attempt whether functions can be passed through to a guest, and what must go with them.
 
-One verdict per function (ok, warn, unknown, refuse) with its reasons, and the lines to paste for xl and
-xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`), which --xen judges for another
-version of Xen, and with the functions that can be passed through; bridges and parts of the host are one line.
-Functions named together are judged as going to one guest. SBDF is an address in any notation, a PCI path, or
-a set of addresses: 03:00.* a device, 03: a bus, * all. With --xl all devices of a guest's configuration file
-are judged together, as that file gives them: for its kind of guest, with rdm_policy and other options, and
-compared with the policy (`pcipt policy`; root only). Exit codes: 0 all are ok, 1 the file cannot be read,
-4 something is warn, unknown or refuse, 6 no such device.
+For each function a verdict (ok, warn, unknown, refuse) is printed with its reasons. Lines to paste for xl and
+xen-pciback follow. Without SBDF all functions are checked. Then the output begins with what the host can do
+(`pcipt host`) and with the functions that can be passed through; bridges and parts of the host are in one
+line. --xen judges for another version of Xen. Several SBDF are judged as devices of one guest. SBDF is an
+address in any notation, a PCI path, or a set of addresses: 03:00.* is a device, 03: a bus, * all functions.
+With --xl all devices in a guest's configuration file are judged together, for the kind of guest and with the
+options (such as rdm_policy) in that file. If the user is root, the file is also compared with the policy
+(`pcipt policy`). Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse,
+6 no such device.
 """
 
 import argparse
@@ -35,10 +36,10 @@ from pcipt.pci.notation.xl_guest import XlGuest, parse_xl_guest
 DEGRADED = 4
 EXAMPLES = (
     ("pcipt check 03:00.0", "can this function be passed through?"),
-    ("pcipt check '03:00.*'", "all functions of that device, to one guest"),
-    ("pcipt check --guest hvm 03:00.0", "to an HVM guest?"),
-    ("pcipt check --xl /etc/xen/web.cfg", "all devices of that guest, as its file has them"),
-    ("pcipt check --json=pretty", "every function, for a program"),
+    ("pcipt check '03:00.*'", "all functions of that device, for one guest"),
+    ("pcipt check --guest hvm 03:00.0", "can it be passed through to an HVM guest?"),
+    ("pcipt check --xl /etc/xen/web.cfg", "all devices in the file of that guest"),
+    ("pcipt check --json=pretty", "all functions, for a program"),
 )
 
 
@@ -56,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="judge the devices of a guest's configuration file, for its kind of guest",
     )
     parser.add_argument(
-        "--policy", metavar="DIR", help="with --xl: the policy to compare with; on this machine /etc/pcipt"
+        "--policy",
+        metavar="DIR",
+        help="with --xl: compare with the policy in DIR; default on this machine: /etc/pcipt",
     )
     add_xen_argument(parser)
     add_json_argument(parser)
@@ -253,14 +256,14 @@ def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
     """
     unknown = dict.fromkeys(what for report in reports for what in report.unknown)
     if unknown:
-        print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", prose_columns(), 2)))
+        print("\n".join(folded(f"Not known here, so not judged: {', '.join(unknown)}.", prose_columns(), 2)))
     if snippets is not None and snippets.xl:
         print("\nFor the guest's configuration (xl.cfg):")
         print("\n".join(f"    {line}" for line in (*snippets.xl, *snippets.options)))
-        print("To keep it from dom0's drivers at boot (dom0's kernel command line):")
+        print("To keep dom0's drivers away at boot (for dom0's kernel command line):")
         print(f"    {HIDE}{snippets.hide}")
     if snippets is not None and snippets.xen:
-        print("For Xen's command line, unless it has it already:")
+        print("For Xen's command line, if the option is not there already:")
         print(f"    {' '.join(snippets.xen)}")
 
 

@@ -1,9 +1,10 @@
 """Show the smallest sets of functions that can only go to a guest together, each with the reasons.
 
-A set grows by what the IOMMU cannot tell apart (requester ids), by ways around the IOMMU (no ACS), by shared
-reserved regions, shared pages, and a reset that hits all. SBDF is an address in any notation, a set of them
-such as 03:00.*, or a PCI path: then only the sets of these functions are shown. Exit codes: 0 done, 1 the
-machine cannot be read, 2 malformed address, 6 no such device.
+Functions are in the same set if the IOMMU cannot tell them apart (requester ids), if one can reach another
+without the IOMMU (no ACS), if they share a reserved region or a page, or if one reset resets all of them.
+SBDF is an address in any notation, a set of addresses such as 03:00.*, or a PCI path. With SBDF only the sets
+of these functions are shown. Exit codes: 0 done, 1 the machine cannot be read, 2 malformed address, 6 no such
+device.
 """
 
 import argparse
@@ -33,7 +34,7 @@ HANG = 8
 EXAMPLES = (
     ("pcipt groups", "all sets of this machine"),
     ("pcipt groups 03:00.0", "what goes with this function, and why"),
-    ("pcipt groups --root machine --json=pretty", "those of a recording, for a program"),
+    ("pcipt groups --root machine --json=pretty", "the sets of a recorded machine, for a program"),
 )
 
 

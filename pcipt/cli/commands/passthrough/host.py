@@ -1,10 +1,11 @@
 """Show what this host can do: can guests be given devices at all, which kinds of guest, and if not, why.
 
-It tells the kind of dom0, the versions of Xen and Linux, whether Xen uses an IOMMU and remaps interrupts. For
-each no it says where the cause stands and what helps. On the running machine Xen's own word counts, which the
-daemon, or xl for root, asks for, and which a recording may hold; else the firmware's tables tell. --xen
-judges for another version of Xen. Exit codes: 0 guests can be given devices, 4 they cannot, or it is not
-known, or something speaks against it.
+The output has the kind of dom0, the versions of Xen and Linux, whether Xen uses an IOMMU, and whether Xen
+remaps interrupts. If a guest cannot be given devices, the output says where the cause is and what helps. On
+the running machine the daemon asks Xen; without the daemon, xl asks Xen (only for root). A recording may hold
+Xen's answers. Without Xen's answers the host is judged by the firmware's tables. --xen judges for another
+version of Xen. Exit codes: 0 guests can be given devices, 4 guests cannot be given devices, or this is not
+known, or there is a warning.
 """
 
 import argparse
@@ -21,8 +22,8 @@ from pcipt.firmware.passthrough.reasons import Verdict
 DEGRADED = 4
 EXAMPLES = (
     ("pcipt host", "what this machine can do"),
-    ("pcipt host --root DIR", "what a recorded machine could do, by its tables"),
-    ("pcipt host --xen 4.19.6", "what it could do with that version of Xen"),
+    ("pcipt host --root DIR", "what a recorded machine can do"),
+    ("pcipt host --xen 4.19.6", "what this machine could do with that version of Xen"),
     ("pcipt host --json=pretty", "the same for a program"),
 )
 

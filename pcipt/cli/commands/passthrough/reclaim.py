@@ -1,9 +1,10 @@
 """Take functions back into dom0 that were given away for passthrough; their reserved regions return first.
 
-The daemon restores the regions and keeps them while xl takes the functions out of quarantine and gives each
-to the driver that it had. If a step fails, all steps are undone. SBDF as for `pcipt release`. Exit codes: 0
-done (also if Xen's list of owners cannot be read, which a line on stderr says), 1 refused or failed, 3 the
-daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such device.
+First the daemon restores the reserved regions and keeps them in dom0. Then xl takes the functions out of
+quarantine and gives each function to the driver that it had. If a step fails, all steps are undone. SBDF is
+the same as for `pcipt release`. Exit codes: 0 done (also if Xen's list of owners cannot be read; a line on
+stderr then says so), 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new
+owner, 5 not root, 6 no such device.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from pcipt.xen.releases import DEVICE_RESET
 
 WAITS = "waits-for-admit"  # the finding of a function that was not admitted
 EXAMPLES = (
-    ("pcipt reclaim 03:00.0", "back to dom0 and its driver"),
+    ("pcipt reclaim 03:00.0", "give this function back to dom0 and its driver"),
     ("pcipt reclaim --dry-run '03:00.*'", "what would be done"),
 )
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show the steps, do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show the steps; change nothing")
     add_json_argument(parser)
     add_socket_argument(parser)
 
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace, *, admits: bool) -> int:
         owner = owners.get(str(sbdf), "")
         if owner.startswith("guest"):
             detach = f"`xl pci-detach {owner.removeprefix('guest ')} {sbdf}`"
-            raise StateError(f"{sbdf} belongs to {owner}; detach it there first: {detach}")
+            raise StateError(f"{sbdf} belongs to {owner}; detach it from the guest first: {detach}")
         if owner == ORPHANED:
             raise StateError(
                 f"Xen lists {sbdf} without an owner (orphan): unbinding it from xen-pciback takes down a PVH "
@@ -143,7 +144,7 @@ def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
     def do() -> None:
         holding.enter_context(regions_held(socket, sbdf))
 
-    return Step(f"restore what is reserved for {sbdf}", do)
+    return Step(f"restore the regions that are reserved for {sbdf}", do)
 
 
 def _is_away(socket: str, sbdf: Sbdf) -> bool:

@@ -1,11 +1,12 @@
 """Take functions out of dom0 for passthrough; a reserved region leaves dom0 with its last device.
 
-They are checked first (`pcipt check`). What the check refuses is done only with --force, and some of it
-never. Then xl gives the functions to xen-pciback and quarantines them, and the daemon withdraws their
-regions; from a PV dom0 none can be withdrawn. If a step fails, all steps are undone. SBDF is an address in
-any notation, a PCI path, or '03:00.*' for all functions of a device; no other set is taken. Exit codes: 0
-done (also if Xen's list of owners cannot be read, which a line on stderr says), 1 refused or failed, 3 the
-daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such device.
+First the functions are checked as by `pcipt check`. A function that the check refuses is released only with
+--force; some refusals hold even with --force. Then xl gives the functions to xen-pciback and quarantines
+them. At last the daemon withdraws their reserved regions; on a PV dom0 it cannot withdraw regions. If a step
+fails, all steps are undone. SBDF is an address in any notation, a PCI path, or '03:00.*' for all functions of
+a device; other sets of addresses are refused. Exit codes: 0 done (also if Xen's list of owners cannot be
+read; a line on stderr then says so), 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does
+not show the new owner, 5 not root, 6 no such device.
 """
 
 import argparse
@@ -60,7 +61,7 @@ FINAL = frozenset(
 UNSURE = Reason(
     "root-filesystem-unknown",
     Verdict.REFUSE,
-    "it is not known whether it carries the root file system of dom0",
+    "it is not known whether the function carries the root file system of dom0",
     STEPS["root-filesystem-unknown"],
 )
 
@@ -71,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
     )
     parser.add_argument(
-        "--force", action="store_true", help="also what the check refuses, where that can be done"
+        "--force", action="store_true", help="release also what the check refuses, where this is possible"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show verdicts and steps, do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show verdicts and steps; change nothing")
     add_json_argument(parser)
     add_socket_argument(parser)
 
@@ -160,10 +161,10 @@ def _refused(against: Sequence[tuple[Report, Reason]], final: frozenset[str], *,
     report, first = against[0]
     lasts = any(reason.code in final for _, reason in against)
     words = [f"{report.sbdf} is not released: {first.text}"]
-    words += [f"and {len(against) - 1} more (`pcipt check` has all)"] if len(against) > 1 else []
+    words += [f"more reasons: {len(against) - 1} (`pcipt check` shows all)"] if len(against) > 1 else []
     words += [first.cure] if first.cure else []
     words += ["--force does not change that"] if lasts else []
-    words += ["--force does it all the same"] if not lasts and not force else []
+    words += ["--force releases it anyway"] if not lasts and not force else []
     return "; ".join(words)
 
 
@@ -278,4 +279,6 @@ def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json], *, pv: bool) -
     def do() -> None:
         told[sbdf] = look(socket, sbdf)
 
-    return Step(f"ask Xen who has {sbdf}" if pv else f"withdraw what is reserved for {sbdf} alone", do)
+    return Step(
+        f"ask Xen who has {sbdf}" if pv else f"withdraw the regions that are reserved only for {sbdf}", do
+    )

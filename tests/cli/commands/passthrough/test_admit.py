@@ -26,7 +26,7 @@ def test_the_daemon_is_told_first_then_the_function_returns_as_reclaim_does_it(w
     assert waiting.run("admit", NIC) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"admit {NIC}: done",
-        f"restore what is reserved for {NIC}: done",
+        f"restore the regions that are reserved for {NIC}: done",
         f"give {NIC} back to dom0: done",
         f"{NIC}: dom0; regions: 0x7fff0000 withdrawn",
     ]
@@ -44,7 +44,7 @@ def test_reclaim_names_admit_and_does_nothing(waiting):
 
 def test_what_cannot_be_given_back_is_not_admitted_either(waiting):
     waiting.make("stuck", NIC)
-    with pytest.raises(StateError, match="all is as it was"):
+    with pytest.raises(StateError, match="all steps are undone"):
         waiting.run("admit", NIC)
     assert waiting.driver(NIC) == "pciback"
 

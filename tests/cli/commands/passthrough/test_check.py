@@ -208,7 +208,7 @@ def test_the_words(machine):
     assert '    pci = [ "03:00.1" ]' in lines
     assert "    xen-pciback.hide=(0000:03:00.1)" in lines
     assert any(
-        line.startswith("Not known here, and not judged: capabilities, what Xen knows") for line in lines
+        line.startswith("Not known here, so not judged: capabilities, what Xen knows") for line in lines
     )
 
 
@@ -265,7 +265,7 @@ def test_the_line_for_xen(tmp_path):
     code, out = run("00:03.0", "--root", tmp_path)
     assert code == 4
     assert "dma-alias: its DMA comes from 0000:00:03.1, a phantom function" in out
-    assert "For Xen's command line, unless it has it already:\n    pci-phantom=00:03,1\n" in out
+    assert "For Xen's command line, if the option is not there already:\n    pci-phantom=00:03,1\n" in out
     assert checked("00:03.0", "--root", tmp_path)[1]["snippets"]["xen"] == ["pci-phantom=00:03,1"]
 
 

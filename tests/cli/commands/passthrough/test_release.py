@@ -40,7 +40,7 @@ def test_released_and_reclaimed(scene, capsys):
     assert out == [
         "load xen-pciback: done",
         f"give {NIC} from e1000e to xen-pciback: done",
-        f"withdraw what is reserved for {NIC} alone: done",
+        f"withdraw the regions that are reserved only for {NIC}: done",
         f"{NIC}: quarantine; regions: 0x7fff0000 withdrawn",
     ]
     assert scene.driver(NIC) == "pciback"
@@ -143,9 +143,9 @@ def test_an_owner_that_cannot_be_looked_at_is_told_and_no_failure(scene, pciback
     scene.answers["Release"] = {**told(owner), "owner_told": False}
     assert scene.run(command, NIC) == 0
     said = capsys.readouterr()
-    assert f"{NIC}: its owner could not be looked at" in said.out
+    assert f"{NIC}: owner not known" in said.out
     wanted = "quarantine" if command == "release" else "dom0"
-    assert f"{NIC}: all steps are done; whether {wanted} has it is not known" in said.err
+    assert f"{NIC}: all steps are done; it is not known whether {wanted} owns it" in said.err
 
 
 def test_what_was_hidden_at_boot_is_quarantined(scene, pciback, capsys):
@@ -160,7 +160,7 @@ def test_what_was_hidden_at_boot_is_quarantined(scene, pciback, capsys):
 def test_what_was_hidden_is_hidden_again(scene, pciback):
     scene.drive(NIC, "pciback")
     scene.answers["Release"] = told(actions=[ACTION])
-    with pytest.raises(StateError, match="all is as it was"):
+    with pytest.raises(StateError, match="all steps are undone"):
         scene.run("release", NIC)
     assert scene.log() == [f"pci-assignable-add {NIC}", f"pci-assignable-remove {NIC}"]
     assert [(pciback / name).read_text() for name in ("new_slot", "bind")] == [NIC, NIC]
@@ -169,7 +169,7 @@ def test_what_was_hidden_is_hidden_again(scene, pciback):
 def test_a_quarantine_that_xen_refuses_leaves_what_was_hidden(scene, pciback):
     scene.drive(NIC, "pciback")
     scene.make("refuse", NIC)
-    with pytest.raises(StateError, match="all is as it was"):
+    with pytest.raises(StateError, match="all steps are undone"):
         scene.run("release", NIC)
     assert scene.log() == [f"pci-assignable-add {NIC}"]
 
@@ -177,7 +177,7 @@ def test_a_quarantine_that_xen_refuses_leaves_what_was_hidden(scene, pciback):
 def test_a_quarantine_that_xen_refuses_gives_the_driver_back(scene, pciback):
     """xl binds first; what it could not quarantine it does not take back either."""
     scene.make("unfit", NIC)
-    with pytest.raises(StateError, match="failed to quarantine; all is as it was"):
+    with pytest.raises(StateError, match="failed to quarantine; all steps are undone"):
         scene.run("release", NIC)
     assert [(pciback / name).read_text() for name in ("unbind", "remove_slot")] == [NIC, NIC]
     assert (scene.root / "sys/bus/pci/drivers/e1000e/bind").read_text() == NIC
@@ -210,14 +210,14 @@ def test_what_had_no_driver_has_none_again(scene, pciback):
     (scene.root / "sys/bus/pci/devices" / NIC / "driver").unlink()
     (scene.root / f"noted-{NIC}").write_text("e1000e\n")
     scene.answers["Release"] = told(actions=[ACTION])
-    with pytest.raises(StateError, match="all is as it was"):
+    with pytest.raises(StateError, match="all steps are undone"):
         scene.run("release", NIC)
     assert scene.driver(NIC) is None
 
 
 def test_a_module_that_does_not_load_is_not_unloaded(scene):
     scene.make("refuse", "xen-pciback")
-    with pytest.raises(StateError, match=r"load xen-pciback: .*not found; all is as it was"):
+    with pytest.raises(StateError, match=r"load xen-pciback: .*not found; all steps are undone"):
         scene.run("release", NIC)
     assert scene.log() == ["modprobe xen-pciback"]
 
@@ -226,7 +226,7 @@ def test_a_module_that_another_needs_meanwhile_stays(scene):
     """Two releases at once: unloading would take from the other what it has just been given."""
     scene.make("shared", "xen-pciback")
     scene.make("refuse", NIC)
-    with pytest.raises(StateError, match="all is as it was"):
+    with pytest.raises(StateError, match="all steps are undone"):
         scene.run("release", NIC)
     assert scene.log() == ["modprobe xen-pciback", f"pci-assignable-add {NIC}"]
 
@@ -246,7 +246,7 @@ def test_what_was_hidden_at_boot_comes_back(scene, pciback, trouble):
     else:
         probe.unlink()
         probe.mkdir()
-        with pytest.raises(StateError, match=r"drivers_probe: is a directory; all is as it was"):
+        with pytest.raises(StateError, match=r"drivers_probe: is a directory; all steps are undone"):
             scene.run("reclaim", NIC)
         assert [(pciback / name).read_text() for name in ("new_slot", "bind")] == [NIC, NIC]
 
@@ -264,7 +264,7 @@ def test_what_the_initramfs_has_kept_is_for_any_driver_again(scene, pciback, tro
         assert (scene.root / "sys/bus/pci/drivers_probe").read_text() == NIC
     else:
         scene.make(trouble, NIC)
-        with pytest.raises(StateError, match="all is as it was"):
+        with pytest.raises(StateError, match="all steps are undone"):
             scene.run("reclaim", NIC)
         assert override.read_text() == "pciback\n"
 
@@ -284,7 +284,7 @@ def test_what_xl_let_out_and_left_bound_is_quarantined_again(scene, pciback, own
     scene.drive(NIC, "pciback")
     scene.make("stuck", NIC)
     scene.answers |= {"Status": AWAY, "Release": told(owner)}
-    with pytest.raises(StateError, match="still bound; all is as it was"):
+    with pytest.raises(StateError, match="still bound; all steps are undone"):
         scene.run("reclaim", NIC)
     again = [f"pci-assignable-add {NIC}"] if owner == "dom0" else []
     assert scene.log() == [f"pci-assignable-remove -r {NIC}", *again]
@@ -310,7 +310,7 @@ def test_the_disk_of_the_root_file_system_stays(scene, force):
 
 def test_what_the_check_refuses_is_done_with_force(scene, capsys):
     (scene.root / "proc/self/mountinfo").unlink()
-    with pytest.raises(StateError, match=r"it is not known.*`findmnt /`.*--force does it all the same"):
+    with pytest.raises(StateError, match=r"it is not known.*`findmnt /`.*--force releases it anyway"):
         scene.run("release", "--json=short", NIC)
     assert json.loads(capsys.readouterr().out)["result"] == "refused"
     assert scene.run("release", "--force", NIC) == 0
@@ -379,7 +379,7 @@ def test_a_failing_step_leaves_all_as_it_was(scene, trouble, answer, words, caps
     scene.answers["Release"] = answer
     if trouble is not None:
         scene.make(trouble, NIC)
-    with pytest.raises(StateError, match=f"{words}.*all is as it was"):
+    with pytest.raises(StateError, match=f"{words}.*all steps are undone"):
         scene.run("release", "--json=short", NIC)
     assert json.loads(capsys.readouterr().out)["result"] == "failed"
     bound = (scene.root / "sys/bus/pci/drivers/e1000e/bind").read_text()
@@ -393,7 +393,7 @@ def test_a_failing_step_leaves_all_as_it_was(scene, trouble, answer, words, caps
 def test_the_second_of_two_functions_fails(scene):
     (scene.root / "proc/self/mountinfo").unlink()
     scene.make("refuse", DISK)
-    with pytest.raises(StateError, match=f"give {DISK} to xen-pciback.*all is as it was"):
+    with pytest.raises(StateError, match=f"give {DISK} to xen-pciback.*all steps are undone"):
         scene.run("release", "--force", NIC, DISK)
     assert scene.driver(NIC) == "e1000e"
 
@@ -409,10 +409,12 @@ def test_what_cannot_be_undone_is_said(scene):
 def test_a_region_that_cannot_return_stops_a_reclaim(scene, capsys):
     scene.drive(NIC, "pciback")
     scene.answers["Reclaim"] = protocol.error("Failed", {"reason": "EPERM"})
-    with pytest.raises(StateError, match=f"restore what is reserved for {NIC}: .*EPERM; all is as it was"):
+    with pytest.raises(
+        StateError, match=f"restore the regions that are reserved for {NIC}: .*EPERM; all steps are undone"
+    ):
         scene.run("reclaim", NIC, "--json=short")
     assert json.loads(capsys.readouterr().out)["steps"] == [
-        {"step": f"restore what is reserved for {NIC}", "result": "failed"}
+        {"step": f"restore the regions that are reserved for {NIC}", "result": "failed"}
     ]
     assert scene.log() == []
 
@@ -421,7 +423,7 @@ def test_a_reclaim_that_fails_gives_back_what_it_took(scene):
     for address in (NIC, DISK):
         scene.drive(address, "pciback")
     scene.make("refuse", DISK)
-    with pytest.raises(StateError, match="all is as it was"):
+    with pytest.raises(StateError, match="all steps are undone"):
         scene.run("reclaim", NIC, DISK)
     assert (scene.driver(NIC), scene.driver(DISK)) == ("pciback", "pciback")
 
@@ -538,7 +540,7 @@ def test_what_can_lead_nowhere_is_refused_unless_forced(scene, code, capsys):
         scene.run("release", NIC)
     said = str(caught.value)
     assert (reason.code, reason.text in said, reason.cure in said) == (code, True, True)
-    assert ("--force does it all the same" in said, "--force does not change that" in said) == (
+    assert ("--force releases it anyway" in said, "--force does not change that" in said) == (
         forced,
         not forced,
     )
@@ -574,7 +576,9 @@ def test_two_handovers_at_once_wait_for_each_other(tmp_path, capsys):
         seen.append("first")
     thread.join(10)
     assert seen == ["dry run", "first", "second"]
-    assert capsys.readouterr().err == "pcipt: another release or reclaim is running, waiting for it\n"
+    assert capsys.readouterr().err == (
+        "pcipt: another `pcipt release` or `pcipt reclaim` is running; pcipt waits until it has ended\n"
+    )
     assert os.stat(tmp_path / "handover.lock").st_mode & 0o777 == 0o600  # no other user can hold it
 
 
