@@ -22,7 +22,9 @@ from pcipt.pci.policy.written import wrong_lines
 LIVE = "/"
 NOTHING_KEPT = "the policy keeps no function for guests; `pcipt policy add` keeps one"
 INITRAMFS = "make the initramfs anew (`update-initramfs -u`, or `dracut --force`) before the next boot"
-STALE = f"the list for the initramfs is not that of the policy: run `pcipt policy compile`, then {INITRAMFS}"
+STALE = (
+    f"the list for the initramfs does not agree with the policy: run `pcipt policy compile`, then {INITRAMFS}"
+)
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +38,7 @@ def add_directory_argument(parser: argparse.ArgumentParser) -> None:
     """Add --policy (the directory of the policy and of the settings file) to a parser."""
     parser.add_argument(
         "--policy", metavar="DIR", default=DIRECTORY,
-        help=f"where passthrough.d and pcipt.toml are ({DIRECTORY})",
+        help=f"the directory with passthrough.d and pcipt.toml; default: {DIRECTORY}",
     )  # fmt: skip
 
 
@@ -133,8 +135,8 @@ def _complaint(resolution: Resolution) -> str | None:
         return mismatch_text(resolution, secret=os.geteuid() == 0)
     entry = resolution.entry
     return (
-        f"nothing is at {entry.path}, which the policy keeps for {kept_for(entry)}{moved_text(resolution)}; "
-        f"if it is gone for good or was moved, run `pcipt policy remove {entry.path}`"
+        f"no device is at {entry.path}, kept by the policy for {kept_for(entry)}{moved_text(resolution)}; "
+        f"if the device will not come back to this path, run `pcipt policy remove {entry.path}`"
     )
 
 
@@ -142,8 +144,8 @@ def open_files(resolutions: Sequence[Resolution]) -> list[str]:
     """Return a complaint for each file that has serial numbers and that others than root may read."""
     sources = dict.fromkeys(each.entry.source for each in resolutions if each.entry.expected.serial)
     return [
-        f"{path} has serial numbers, and others than root may read it: move its entries into passthrough.d, "
-        f"or run chmod 600 {path}"
+        f"{path} has serial numbers, but not only root may read this file: move its entries into "
+        f"passthrough.d, or run `chmod 600 {path}`"
         for path in sources
         if _mode(path) & 0o077
     ]

@@ -2,10 +2,10 @@
 
 The line for the guest's configuration file is printed, with all functions that are kept for that guest.
 
-What `pcipt check` refuses is not kept. Functions named together are judged as going to one guest, with those
-that are kept already. SBDF is an address, a PCI path, or '03:00.*' for all functions of a device. Afterwards
-make the initramfs anew, so that no driver of dom0 gets the function at the next boot. Exit codes: 0 kept,
-1 refused, 5 not root, 6 no such device.
+A function that `pcipt check` refuses is not kept. All functions in the command, and those that are kept
+already, are judged as devices of one guest. SBDF is an address, a PCI path, or '03:00.*' for all functions of
+a device. Afterwards make the initramfs anew, so that no driver of dom0 gets the function at the next boot.
+Exit codes: 0 kept, 1 refused, 5 not root, 6 no such device.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pcipt.pci.policy.entries import Entry, checked_guest, insisted_on
 from pcipt.pci.policy.resolve import brief, kept_for
 
 EXAMPLES = (
-    ("pcipt policy add 03:00.0 --guest web", "keep it for the guest web"),
+    ("pcipt policy add 03:00.0 --guest web", "keep this function for the guest web"),
     ("pcipt policy add '03:00.*' --note 'NIC of rack 4'", "all functions of that device"),
 )
 
@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
     )
-    parser.add_argument("--guest", metavar="NAME", default="", help="the guest that gets it")
-    parser.add_argument("--note", metavar="TEXT", default="", help="a text of your own, shown by list")
+    parser.add_argument("--guest", metavar="NAME", default="", help="the guest that gets the function")
+    parser.add_argument(
+        "--note", metavar="TEXT", default="", help="a text of your own; `pcipt policy list` shows it"
+    )
     add_policy_arguments(parser)
     add_socket_argument(parser)
 
@@ -59,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
     for sbdf, entry, file in zip(sorted(chosen), entries, files, strict=True):
         print(f"{sbdf} ({entry.path}, {brief(entry.expected)}) is kept for {kept_for(entry)}: {file}")
         if not entry.expected.serial:
-            complain(
-                f"{sbdf} has no serial number: pcipt does not notice another device of its kind in its place"
-            )
+            complain(f"{sbdf} has no serial number: pcipt does not notice if an equal device is in its place")
     ours = {*chosen, *(sbdf for sbdf, name in kept.items() if guest and name == guest)}
     #  what that guest has already is refused to others only
     lines = make_snippets(
@@ -96,7 +96,7 @@ def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> tu
     ]
     if against:
         report, first = against[0]
-        more = [f"and {len(against) - 1} more (`pcipt check` has all)"] if len(against) > 1 else []
+        more = [f"more reasons: {len(against) - 1} (`pcipt check` shows all)"] if len(against) > 1 else []
         cure = [first.cure] if first.cure else []
         raise StateError("; ".join([f"{report.sbdf} is not kept: {first.text}", *more, *cure]))
     return every

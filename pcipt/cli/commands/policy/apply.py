@@ -1,9 +1,10 @@
-"""Release every function that is kept for guests and is what was expected: as `pcipt release` does it.
+"""Release each function that the policy keeps for guests, as `pcipt release` does, if it is the expected one.
 
-At boot the unit pcipt-policy.service runs it, after the hook in the initramfs has kept dom0's drivers away.
-It is idempotent: what a guest has is left with it. What is not as expected is not touched. A function that a
-driver of dom0 has is taken from it only with --from-drivers. Exit codes: 0 done, 1 failed, 3 the daemon is
-not running, 4 something is not as expected or was left with its driver, 5 not root.
+At boot the systemd unit pcipt-policy.service runs this command, after the hook in the initramfs has kept
+dom0's drivers away. The command may run again at any time: a function that a guest has stays with the guest.
+If a function is not the expected one, the command does not touch it. If a driver of dom0 has a function, the
+command releases it only with --from-drivers. Exit codes: 0 done, 1 failed, 3 the daemon is not running, 4 a
+function is not the expected one, or stays with its driver, 5 not root.
 """
 
 import argparse
@@ -20,13 +21,13 @@ from pcipt.pci import Sbdf
 DEGRADED = 4
 EXAMPLES = (
     ("pcipt policy apply --dry-run", "what would be done"),
-    ("pcipt policy apply --from-drivers", "now, without another boot"),
+    ("pcipt policy apply --from-drivers", "release the functions now, without a reboot"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(force=False)
-    parser.add_argument("--dry-run", action="store_true", help="show verdicts and steps, do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show verdicts and steps; change nothing")
     parser.add_argument("--from-drivers", action="store_true", help="also take functions from dom0's drivers")
     add_policy_arguments(parser)
     add_json_argument(parser)
@@ -63,13 +64,13 @@ def _without_drivers(args: argparse.Namespace, kept: list[Sbdf], complaints: lis
         driver = toolstack.driver(sbdf)
         if driver not in (None, PCIBACK) and not args.from_drivers:
             complaints.append(
-                f"{sbdf} has the driver {driver}, which was there before the policy: it is left alone; run "
-                "`pcipt policy apply --from-drivers`, or make the initramfs anew and boot; where the kernel "
-                "has the driver built in, use the line of `pcipt policy snippet --kernel`"
+                f"{sbdf} is not released: the driver {driver} has it already; run `pcipt policy apply "
+                "--from-drivers`, or make the initramfs anew and reboot; if the driver is built into the "
+                "kernel, add the line of `pcipt policy snippet --kernel` to dom0's command line"
             )
             continue
         if not args.json:
-            by = HOOK if sbdf in caught else "xen-pciback.hide or xl" if driver == PCIBACK else "nobody"
-            complain(f"{sbdf}: kept from dom0's drivers by {by}")
+            by = HOOK if sbdf in caught else "xen-pciback.hide or xl" if driver == PCIBACK else "nothing"
+            complain(f"{sbdf}: {by} kept dom0's drivers away")
         chosen.append(sbdf)
     return chosen

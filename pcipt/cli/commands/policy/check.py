@@ -1,11 +1,11 @@
-"""Check the policy against the machine: is each function that is kept for guests where and what it was.
+"""Check the policy against the machine: is each kept function at its place, and is it the expected device.
 
-What is wrong is told with both identities and with what cures it. It also tells when the list for the
-initramfs is out of date, and which lines of other tools are: xen-pciback.hide= and rd.qubes.hide_pci= on the
-kernel's command line, pci= in /etc/xen/*.cfg and /etc/xen/auto. A line that names nothing, or another device
-than the policy means, is told with the right one. So is what has changed of a kept function since the boot
-before, such as its address, until the next boot. Exit codes: 0 all is as expected, 4 something is not or has
-changed, 5 not root.
+If a function is wrong, the output shows the expected and the present identity, and what helps. The command
+also checks whether the list for the initramfs is up to date, and whether the lines of other tools are right:
+xen-pciback.hide= and rd.qubes.hide_pci= on the kernel's command line, pci= in /etc/xen/*.cfg and
+/etc/xen/auto. If a line names no device or a wrong device, the output shows the right line. If a kept
+function has changed since the boot before this one, for example its address, the output says so until the
+next boot. Exit codes: 0 all is as expected, 4 something is wrong or has changed, 5 not root.
 """
 
 import argparse
@@ -34,12 +34,14 @@ from pcipt.pci.policy.resolve import Resolution, State, kept_for
 from pcipt.pci.policy.written import WrongLine, wrong_lines
 
 DEGRADED = 4
-EXAMPLES = (("pcipt policy check", "is every device what was expected"),)
+EXAMPLES = (("pcipt policy check", "is every device the expected one?"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--before", metavar="DIR", help="a recording to compare with; on this machine that of the last boot"
+        "--before",
+        metavar="DIR",
+        help="compare with the recording DIR; default on this machine: the boot before this one",
     )
     add_policy_arguments(parser)
     add_json_argument(parser)
@@ -86,8 +88,8 @@ def _changed(args: argparse.Namespace, resolutions: Sequence[Resolution]) -> lis
             raise
         return []
     return [
-        f"{entry.path}, which is kept for {kept_for(entry)}, has changed since the boot before "
-        f"({change.kind.value}): {change.text}; `pcipt policy snippet` prints lines with what is there now"
+        f"{entry.path}, which is kept for {kept_for(entry)}, has changed since the boot before this one "
+        f"({change.kind.value}): {change.text}; `pcipt policy snippet` prints the right lines"
         for entry in kept
         for change in changes
         if concerns(change, entry.expected)

@@ -1,8 +1,9 @@
 """Write the list for the initramfs anew, after the files of the policy were edited by hand.
 
-They are those in passthrough.d, and the settings file pcipt.toml: its tables [[passthrough]] and the policed
-ports (hotplug.below), which the initramfs guards. `add` and `remove` write the list too, and so does the hook
-that makes an initramfs. Exit codes: 0 done, 1 a file cannot be used, 5 not root.
+The files of the policy are those in passthrough.d and the settings file pcipt.toml. From pcipt.toml the
+tables [[passthrough]] are taken, and the policed ports (hotplug.below), which the initramfs guards. `pcipt
+policy add`, `pcipt policy remove` and the hook that makes an initramfs write the list too. Exit codes: 0
+done, 1 a file cannot be used, 5 not root.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pcipt.cli.machine.policy import add_directory_argument, require_root_here
 from pcipt.cli.text.render import count_text
 from pcipt.host.policy.policy_files import read_entries, write_compiled
 
-EXAMPLES = (("pcipt policy compile", "then make the initramfs anew"),)
+EXAMPLES = (("pcipt policy compile", "write the list; then make the initramfs anew"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

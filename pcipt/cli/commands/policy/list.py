@@ -1,7 +1,8 @@
 """List the functions that are kept for guests: their state, address now, path, ids, guest and note.
 
-`present` is what was expected, `mismatch` another device in its place, `absent` nothing there. Exit codes: 0
-all are present, 4 one is not, 5 not root.
+The state `present` means that the expected device is at its place, `mismatch` that another device is at this
+place, `absent` that no device is at this place. Exit codes: 0 all functions are present, 4 a function is not
+present, 5 not root.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Give a function up that was kept for guests: dom0's drivers get it at the next boot.
+"""Stop keeping a function for guests: dom0's drivers get it at the next boot.
 
-PATH is the PCI path of an entry, or the address of the function that is there now. What is with a guest or in
-quarantine stays there; `pcipt reclaim` takes it back. Of a file that has more, only the table of the entry is
-taken out; comments stay. Afterwards make the initramfs anew. Exit codes: 0 done,
-1 failed, 5 not root, 6 no entry has this path.
+SBDF is the PCI path of an entry, or the address of the function that is at this path now. A function that a
+guest has, or that is in quarantine, stays there; `pcipt reclaim` takes it back. Only the table of this entry
+is removed from its file; other tables and comments stay. Afterwards make the initramfs anew. Exit codes: 0
+done, 1 failed, 5 not root, 6 no entry has this path.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Print the lines that give or keep the functions of the policy by another tool's own means.
+"""Print the lines with which other tools give functions of the policy to guests, or keep them for guests.
 
---xl is for guests' configuration files, with the options and lines that `pcipt check` prints for a device,
---kernel for dom0's command line (where the kernel has the driver built in), --qubes for Qubes OS, --xapi for
-XCP-ng and XenServer. The addresses are those of now: print them again after a change of hardware. Exit codes:
-0 all are in, 4 some function is not there or not as expected.
+--xl prints lines for guests' configuration files, with the options and lines that `pcipt check` prints for a
+device. --kernel prints the option for dom0's command line, which is needed if a driver is built into the
+kernel. --qubes is for Qubes OS, --xapi for XCP-ng and XenServer. The lines have the present addresses: print
+them again after a change of hardware. Exit codes: 0 the lines have all functions, 4 a function is missing or
+is not the expected one.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pcipt.pci.policy.snippets import For, Needs, lines_for
 
 DEGRADED = 4
 EXAMPLES = (
-    ("pcipt policy snippet --xl", "the lines pci = [ … ], a guest each"),
+    ("pcipt policy snippet --xl", "the lines pci = [ … ], one for each guest"),
     ("pcipt policy snippet --kernel", "xen-pciback.hide= for dom0's command line"),
 )
 _ABOUT = {

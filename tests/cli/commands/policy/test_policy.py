@@ -149,7 +149,7 @@ def test_a_device_that_is_gone_or_moved(kept, run, root, monkeypatch):
     machine(root, port="0000:00:1d.0")
     code, out, _ = run("check")
     assert code == 4
-    assert f"nothing is at {PATH}" in out
+    assert f"no device is at {PATH}" in out
     assert "is now at 0000:03:00.0" in out
 
 
@@ -259,7 +259,7 @@ def test_a_serial_number_that_others_may_read_is_told(settings, run, serial, mod
     settings.chmod(mode)
     run("compile")
     complaints = json.loads(run("check", "--json")[1])["complaints"]
-    assert any("others than root may read" in text for text in complaints) is told
+    assert any("not only root may read" in text for text in complaints) is told
 
 
 def test_a_settings_file_that_is_linked_to_stays_a_link(settings, run, tmp_path):
@@ -365,8 +365,8 @@ def test_lines_of_other_tools_that_went_stale(kept, run, root, monkeypatch):
 
 
 RENUMBERED = (
-    f"{PATH}, which is kept for guest web, has changed since the boot before (renumbered): at 0000:07:00.0, "
-    "was at 0000:03:00.0; `pcipt policy snippet` "
+    f"{PATH}, which is kept for guest web, has changed since the boot before this one (renumbered): "
+    "at 0000:07:00.0, was at 0000:03:00.0; `pcipt policy snippet` "
 )
 
 
