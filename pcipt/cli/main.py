@@ -18,40 +18,52 @@ from pcipt.cli.text.terminal import columns, folded, tell
 
 # name: module of pcipt.cli.commands, what it does
 COMMANDS = {
-    "status": ("status", "is the service healthy, what does it hold, what does it disagree with"),
+    "status": (
+        "status",
+        "show whether the service is healthy, what it did, and where hardware, Linux and Xen disagree",
+    ),
     "list": ("list", "list the machine's PCI functions"),
-    "tree": ("tree", "show how the functions hang together"),
+    "tree": ("tree", "show which function is behind which bridge"),
     "show": ("show", "show one function decoded in full"),
-    "space": ("space", "the windows of bridges: what is used and free, and which BARs have no address"),
-    "mappings": ("mappings", "the 1:1 MMIO ranges of the hardware domain: where, whose, since when, by whom"),
-    "explain": ("explain", "what is and what should be for one function, and what that leads to"),
-    "rmrr": ("rmrr", "reserved regions of the firmware: where, for which devices, whose, mapped by whom"),
+    "space": ("space", "show the windows of bridges: what is used, what is free, which BARs have no address"),
+    "mappings": (
+        "mappings",
+        "show the 1:1 MMIO ranges of the hardware domain: address, function, who mapped the range",
+    ),
+    "explain": (
+        "explain",
+        "show what is mapped for one function, what should be mapped, and which actions follow",
+    ),
+    "rmrr": ("rmrr", "show the reserved regions of the firmware: addresses, devices, who mapped the region"),
     "host": (
         "passthrough.host",
-        "what this host can do: can guests be given devices, and if not, why",
+        "show whether guests can be given devices on this host, and if not, why",
     ),
-    "check": ("passthrough.check", "can a function be passed through, and what would it drag along"),
-    "groups": ("passthrough.groups", "which functions can only go together, and why"),
+    "check": (
+        "passthrough.check",
+        "check whether a function can be passed through, and what must go with it",
+    ),
+    "groups": ("passthrough.groups", "show which functions can only go to a guest together, and why"),
     "release": (
         "passthrough.release",
-        "take functions out of dom0 for passthrough, with reserved regions",
+        "take functions out of dom0 for passthrough, with their reserved regions",
     ),
-    "reclaim": ("passthrough.reclaim", "take functions back into dom0: their reserved regions first"),
-    "admit": ("passthrough.admit", "let dom0 have what has appeared below a policed port"),
+    "reclaim": ("passthrough.reclaim", "take functions back into dom0; their reserved regions return first"),
+    "admit": ("passthrough.admit", "give dom0 a device that appeared below a policed port"),
     "policy": ("policy.group", "keep physical devices for guests, whatever address they get"),
     "monitor": ("monitor", "show live what happens: changes, actions, findings"),
-    "history": ("history", "what happened to a function"),
+    "history": ("history", "show what happened to one function"),
     "resync": ("resync", "compare hardware, Linux and Xen now, and repair"),
-    "diff": ("diff", "what differs between two recordings, or a recording and this machine"),
+    "diff": ("diff", "show what differs between two recordings, or between a recording and this machine"),
     "record": ("record", "record this machine into a directory"),
     "report": (
         "report",
-        "make one archive to send along with a question; what identifies the machine is masked",
+        "make one archive for a question or a bug report; what identifies the machine is masked",
     ),
     "decode": ("decode", "decode a recording of configuration writes"),
     "replay": ("replay", "run the engine on a recorded machine and trace, with a simulated Xen"),
-    "pvh": ("pvh.group", "the PVH boot ABI: start info, memory layout, ACPI tables: show, build, check"),
-    "metrics": ("metrics", "the daemon's counters as OpenMetrics text"),
+    "pvh": ("pvh.group", "show, build and check the PVH boot ABI: start info, memory layout, ACPI tables"),
+    "metrics": ("metrics", "print the daemon's counters as OpenMetrics text"),
     "daemon": ("daemon", "run the service itself (systemd does this)"),
 }
 
@@ -67,8 +79,9 @@ EXIT_CODES: tuple[tuple[type[errors.PciptError], int], ...] = (
 USAGE = "usage: pcipt COMMAND [options]"
 PURPOSE = "Keeps the PCI views of a Xen hardware domain (hardware, Linux, Xen) in agreement."
 MORE = (
-    "`pcipt help COMMAND` tells more, with examples. Exit codes: 0 fine, 1 failed, 2 usage or malformed "
-    "address, 3 the daemon is not running, 4 degraded (findings exist), 5 not permitted, 6 no such device."
+    "`pcipt help COMMAND` shows its options, with examples. Exit codes: 0 fine, 1 failed, 2 usage or "
+    "malformed address, 3 the daemon is not running, 4 degraded (findings exist), 5 not permitted, "
+    "6 no such device."
 )
 HELP, VERSION = ("-h", "--help", "help"), ("-V", "--version", "version")
 WIDEST = 100

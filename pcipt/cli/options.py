@@ -34,7 +34,7 @@ def add_json_lines_argument(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         JSON, nargs="?", metavar="FORM", const=BARE[JSON], choices=(BARE[JSON],),
-        help="print one JSON object a line",
+        help="print one JSON object per line",
     )  # fmt: skip
 
 
@@ -45,13 +45,12 @@ def add_colour_argument(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         COLOUR, nargs="?", metavar="WHEN", const=BARE[COLOUR], default=AUTO, choices=COLOUR_CHOICES,
-        help=f"colour the output: {COLOUR}=auto (the default) on a terminal unless NO_COLOR is set, "
-        "or always, or never",
+        help="colour the output: always, never, or auto (the default: on a terminal, unless NO_COLOR is set)",
     )  # fmt: skip
 
 
 def add_legend_argument(
-    parser: argparse.ArgumentParser, about: str = "no closing line on a terminal"
+    parser: argparse.ArgumentParser, about: str = "print no closing line on a terminal"
 ) -> None:
     """Add the option `--no-legend` to a parser: the command then prints no headings and no closing lines.
 
@@ -62,13 +61,16 @@ def add_legend_argument(
 
 def add_numeric_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option `-n`, `--numeric` to a parser: print numbers instead of names from pci.ids."""
-    parser.add_argument("-n", "--numeric", action="store_true", help="numbers instead of names")
+    parser.add_argument("-n", "--numeric", action="store_true", help="print numbers instead of names")
 
 
 def add_socket_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option `--socket PATH` to a parser: the control socket of the daemon (default: SOCKET_PATH)."""
     parser.add_argument(
-        "--socket", default=SOCKET_PATH, metavar="PATH", help=f"control socket of the daemon ({SOCKET_PATH})"
+        "--socket",
+        default=SOCKET_PATH,
+        metavar="PATH",
+        help=f"control socket of the daemon; default: {SOCKET_PATH}",
     )
 
 

@@ -1,7 +1,7 @@
-"""Run the service: keep Xen's list of PCI functions correct until told to stop.
+"""Run the service: keep Xen's list of PCI functions correct until the service is stopped.
 
-systemd starts it (systemd/pcipt.service). With --replay it runs on a recorded machine with a simulated Xen
-and prints what it does. Exit codes: 0 stopped when told to, 1 the service cannot start.
+systemd starts the service (pcipt.service). With --replay the service runs on a recorded machine with a
+simulated Xen and prints what it does. Exit codes: 0 stopped by a signal, 1 the service cannot start.
 """
 
 import argparse
@@ -14,24 +14,27 @@ from pcipt.host.policy.policy_files import DIRECTORY
 from pcipt.host.policy.settings_file import entries_in, read_document
 
 EXAMPLES = (
-    ("pcipt daemon --check-settings", "are the settings right? (systemd starts the service itself)"),
+    ("pcipt daemon --check-settings", "check the settings; the service does not start"),
     (
         "pcipt daemon --replay machine --state /tmp/state --socket /tmp/control",
-        "on a recorded machine, without Xen",
+        "run on a recorded machine, without Xen",
     ),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", metavar="FILE", help=f"settings file ({PATH}, if it is there)")
+    parser.add_argument("--settings", metavar="FILE", help=f"settings file; default: {PATH}, if it exists")
     parser.add_argument(
-        "--check-settings", action="store_true", help="only read the settings and print what holds"
+        "--check-settings", action="store_true", help="only read the settings and print all of them"
     )
     parser.add_argument(
-        "--state", default=STATE_DIRECTORY, metavar="DIR", help=f"state directory ({STATE_DIRECTORY})"
+        "--state", default=STATE_DIRECTORY, metavar="DIR", help=f"state directory; default: {STATE_DIRECTORY}"
     )
     parser.add_argument(
-        "--socket", default=SOCKET_PATH, metavar="PATH", help=f"control socket to listen on ({SOCKET_PATH})"
+        "--socket",
+        default=SOCKET_PATH,
+        metavar="PATH",
+        help=f"control socket to listen on; default: {SOCKET_PATH}",
     )
     parser.add_argument(
         "--replay", metavar="DIR", help="run on the machine recorded in DIR, with a simulated Xen"

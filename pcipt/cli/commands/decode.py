@@ -1,10 +1,11 @@
 """Decode recordings of configuration accesses: each write, what it changed, and the state at the end.
 
-FILE is a recording of port accesses (*.ports.jsonl, *.ports.bin), of decoded writes (*.writes.jsonl), the
-text of the kernel's trace_pipe with pcipt's probes, or a file of xentrace. Each may be compressed with gzip;
-- is standard input. Several files are pieces of one recording. BAR sizes are learnt from what the recording
-reads, or taken from the recorded machine given by --root; changes of a BAR of unknown size are not reported.
-Exit codes: 0 done, 1 a file cannot be read, or --strict and it is damaged.
+FILE holds port accesses (*.ports.jsonl, *.ports.bin), decoded writes (*.writes.jsonl), the text of the
+kernel's trace_pipe with pcipt's probes, or the output of xentrace. Each FILE may be compressed with gzip; -
+is standard input. Several files are read as parts of one recording. pcipt learns the size of a BAR from the
+accesses in the recording, or reads it from the recorded machine that --root names. If the size of a BAR is
+unknown, its changes are not reported. Exit codes: 0 done, 1 a file cannot be read, or --strict is given and a
+record is damaged.
 """
 
 import argparse
@@ -28,7 +29,7 @@ TABLES = "sys/firmware/acpi/tables"
 _MCFG_LIMIT = 1 << 16
 _MAX_COMPLAINTS = 100
 EXAMPLES = (
-    ("pcipt decode boot.ports.jsonl.gz", "every write in words, and what it meant"),
+    ("pcipt decode boot.ports.jsonl.gz", "each write, and what it changed"),
     ("pcipt decode --final --json=pretty trace.ports.bin", "only the state at the end"),
     ("pcipt decode --root machine trace.txt", "with the BAR sizes of a recorded machine"),
     ("zcat trace.gz | grep 0xcf | pcipt decode -", "from a pipe"),
@@ -41,15 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="FORMAT",
         choices=[form.value for form in Format],
-        help=f"what FILE is, instead of recognising it: {', '.join(form.value for form in Format)}",
+        help=f"the format of FILE, instead of recognising it: {', '.join(form.value for form in Format)}",
     )
     parser.add_argument(
-        "--root", metavar="MACHINE", help="the recorded machine it began on: MACHINE holds sys/"
+        "--root",
+        metavar="MACHINE",
+        help="the recorded machine on which the recording began: MACHINE holds sys/",
     )
     parser.add_argument(
         "--ecam", metavar="BASE[,SEGMENT[,FIRST-LAST]]", action="append", default=[], type=_region,
-        help="address of ECAM, a segment and its buses, all hexadecimal; default: the table MCFG of --root, "
-        "and without it the first access to ECAM in the recording",
+        help="address of ECAM, its segment and its buses, all hexadecimal; default: the regions in the table "
+        "MCFG of --root; without --root the region of the first access to ECAM in the recording",
     )  # fmt: skip
     parser.add_argument(
         "--per-vcpu", action="store_true", help="each vCPU has an address register of its own"
@@ -60,12 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ignore a new address for a BAR while the BAR decodes, as Xen's vPCI does",
     )  # fmt: skip
     parser.add_argument(
-        "--final", action="store_true", help="print one JSON object with the state at the end"
+        "--final", action="store_true", help="print only one JSON object: the state at the end"
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first damaged record and exit with 1"
     )
-    add_json_argument(parser, "print JSON Lines; pretty concerns --final only")
+    add_json_argument(parser, "print JSON Lines; with --final one object")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,9 +1,10 @@
 """List the machine's PCI functions, one line each: on a terminal address, driver, class, name and ids.
 
-On a terminal names are shortened, addresses and ids never. In a pipe the lines are those of lspci -Dnn. Reads
-only the 64 header bytes of each function; --json reads and decodes everything. A set of addresses may be
-empty, as for lspci; one function must be there. Exit codes: 0 done, 1 the machine cannot be read, 2 malformed
-address, 6 no such device.
+On a terminal long names are shortened; addresses and ids are never shortened. In a pipe the lines are those
+of lspci -Dnn. The command reads only the 64 header bytes of each function; with --json it reads and decodes
+everything. If -s names a set of addresses without any function, the list is empty, as with lspci. If -s names
+one function that does not exist, the exit code is 6. Exit codes: 0 done, 1 the machine cannot be read, 2
+malformed address, 6 no such device.
 """
 
 import argparse
@@ -37,8 +38,8 @@ IDENTITY_BYTES = 16  # ids, class and revision are in these header bytes
 SILENT = "(does not answer)"
 EXAMPLES = (
     ("pcipt list", "all functions"),
-    ("pcipt list -s 03:", "those of bus 03; -s .0 those with function number 0"),
-    ("pcipt list --root machine --json=pretty", "a recorded machine, decoded in full"),
+    ("pcipt list -s 03:", "the functions of bus 03; -s .0: those with function number 0"),
+    ("pcipt list --root machine --json=pretty", "a recorded machine, decoded in full, as JSON"),
     ("pcipt list --dump lspci.txt", "what somebody sent: the output of lspci, or a boot log"),
 )
 
@@ -46,7 +47,8 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-s", "--slot", metavar="SLOT",
-        help="only these: [[[[segment]:]bus]:][device][.[function]], each hex, empty or *; or a PCI path",
+        help="only these: [[[[segment]:]bus]:][device][.[function]], each part hexadecimal, empty or *; "
+        "or a PCI path",
     )  # fmt: skip
     add_source_arguments(parser)
     add_json_argument(parser)

@@ -1,10 +1,11 @@
-"""Show the 1:1 MMIO ranges of the hardware domain: address, BAR, who mapped it, since when.
+"""Show the 1:1 MMIO ranges of the hardware domain: address, BAR, who mapped the range, since when.
 
-BY is `us` (pcipt mapped it), `xen` (Xen's vPCI mapped it; pcipt has only observed that) or `stale` (it is
-mapped, but no BAR decodes there now). If the ledger's state of a range is not `held`, that state follows.
-BARs behind a VMD controller lie inside those of the controller and have no ranges of their own; the closing
-line names the controller. A PV dom0 has no 1:1 map: Linux maps device memory itself, and the command says so.
-Exit codes: 0 done, 3 the daemon is not running, 5 not permitted.
+The column BY has three words. `us`: pcipt mapped the range. `xen`: Xen's vPCI mapped the range, and pcipt has
+only observed that. `stale`: the range is mapped, but no BAR decodes there now. If the ledger's state of a
+range is not `held`, the state follows this word. BARs behind a VMD controller lie inside the BARs of the
+controller and have no ranges of their own; the closing line names the controller. A PV dom0 has no 1:1 map,
+because Linux maps device memory itself: the command says so and shows no table. Exit codes: 0 done, 3 the
+daemon is not running, 5 not permitted.
 """
 
 import argparse
@@ -33,7 +34,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
-    add_legend_argument(parser, "no heading, and no closing line on a terminal")
+    add_legend_argument(parser, "print no heading, and no closing line on a terminal")
     add_colour_argument(parser)
     add_socket_argument(parser)
 

@@ -1,11 +1,12 @@
 """Run the engine on a recorded machine and a trace of its configuration writes, with a simulated Xen.
 
-Prints the actions that the service would take on such a machine; nothing outside is touched. MACHINE holds
-sys/, as `pcipt record` writes it, and may also hold a sequence of steps, xen.json and writes.jsonl. The
-simulated Xen has the version and the kind of dom0 that these tell: else Xen 4.17.7 and a PV dom0.
+Prints the actions that the service would take on the recorded machine. Nothing is changed on this machine.
+MACHINE is a directory that holds sys/, as `pcipt record` writes it. MACHINE may also hold a sequence of
+steps, xen.json and writes.jsonl. The simulated Xen has the version and the kind of dom0 that MACHINE names;
+the default is Xen 4.17.7 with a PV dom0.
 
-With --expect the actions are compared with those in a file of JSON Lines. A key that no line of that file
-has is not compared. Exit codes: 0 done, 1 a file cannot be read, or the actions differ.
+With --expect FILE the actions are compared with the actions in FILE (JSON Lines). Only keys that FILE has are
+compared. Exit codes: 0 done, 1 a file cannot be read, or the actions differ.
 """
 
 import argparse
@@ -23,17 +24,17 @@ SHADES = {"refused": YELLOW, "failed": RED}
 SIGNS = {"+": GREEN, "-": RED, "@": BOLD}
 HANG = 24
 EXAMPLES = (
-    ("pcipt replay machine", "the steps and writes that were recorded with it"),
-    ("pcipt replay machine --trace trace.writes.jsonl --dom0 pvh", "another trace, on a PVH dom0"),
-    ("pcipt replay machine --json > actions.jsonl", "keep what it does"),
-    ("pcipt replay machine --expect actions.jsonl", "does it still do that?"),
+    ("pcipt replay machine", "with the steps and writes of the recording"),
+    ("pcipt replay machine --trace trace.writes.jsonl --dom0 pvh", "with another trace, on a PVH dom0"),
+    ("pcipt replay machine --json > actions.jsonl", "write the actions into a file"),
+    ("pcipt replay machine --expect actions.jsonl", "compare the actions with those in this file"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("machine", metavar="MACHINE", help="directory of a recorded machine")
     parser.add_argument(
-        "--trace", metavar="FILE", help="a recording of writes, as `pcipt decode` reads them; - is stdin"
+        "--trace", metavar="FILE", help="a recording of writes, in a format of `pcipt decode`; - is stdin"
     )
     parser.add_argument("--dom0", choices=("pv", "pvh"), help="the kind of dom0, instead of the recorded one")
     parser.add_argument("--expect", metavar="FILE", help="compare with the actions in FILE (JSON Lines)")
@@ -67,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
 def _lose(count: int | None) -> None:
     """Print on stderr that `count` records of the trace were lost; None is an unknown number."""
     how_many = "an unknown number of" if count is None else count
-    print(f"pcipt: {how_many} records of the trace were lost here; all is read again", file=sys.stderr)
+    print(
+        f"pcipt: {how_many} records of the trace were lost here; the engine reads everything again",
+        file=sys.stderr,
+    )
 
 
 def _text(action: dict[str, Any], width: int | None, *, colour: bool) -> str:

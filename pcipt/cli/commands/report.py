@@ -1,13 +1,13 @@
-"""Make one archive to send along with a question or a bug report; what identifies this machine is masked.
+"""Make one archive for a question or a bug report; what identifies this machine is masked.
 
-It holds a recording (`pcipt record`), what the service says (status, history, reserved regions, findings),
-what this host can do, versions, settings, and the lines of the logs of Xen, of Linux and of pcipt that are
-about PCI. Masked are serial numbers, MAC addresses, ids of this boot, of disks and file systems, the host's
-name, names of users, addresses of routers and of the kernel. The same value has the same pseudonym everywhere
-in the report. A table says what was masked; look at it, and at the files, before you send the archive.
-`--root FILE` reads a report like the machine itself. Run it as root: otherwise config space and logs are
-incomplete. Exit codes: 0 done, also if parts are missing, which are named; 1 failed, for example because the
-file exists.
+The archive holds a recording (`pcipt record`), what the service says (status, history, reserved regions,
+findings), what this host can do, versions, settings, and the lines about PCI in the logs of Xen, of Linux and
+of pcipt. These values are masked: serial numbers, MAC addresses, ids of this boot, of disks and file systems,
+the host's name, names of users, addresses of routers and of the kernel. The same value has the same pseudonym
+everywhere in the archive. A table shows what was masked: look at the table and at the files before you send
+the archive. Every command with `--root FILE` reads the archive like a machine. Run the command as root:
+otherwise config space and logs are incomplete. Exit codes: 0 done, also if parts are missing (a line on
+stderr names each missing part), 1 failed, for example because FILE exists already.
 """
 
 import argparse
@@ -42,8 +42,8 @@ ROOT = "/"  # of the running machine: its service and its logs are asked
 ASKED = (("status.json", "Status"), ("mappings.json", "Mappings"), ("rmrr.json", "Rmrr"))
 EXAMPLES = (
     ("pcipt report", f"into {FILE}"),
-    ("pcipt report for-the-list.tar.gz --keep mac", "with MAC addresses"),
-    ("pcipt report it.tar.gz && pcipt list --root it.tar.gz", "and look at what it shows"),
+    ("pcipt report for-the-list.tar.gz --keep mac", "keep the MAC addresses"),
+    ("pcipt report it.tar.gz && pcipt list --root it.tar.gz", "make a report and list its functions"),
 )
 
 

@@ -1,7 +1,7 @@
 """Compare what hardware, Linux and Xen know now, and repair what the guards allow.
 
-With --dry-run the same plan is made and shown, and nothing is done. Exit codes: 0 they agree (again), 3 the
-daemon is not running, 4 findings remain, 5 not root.
+With --dry-run pcipt makes the same plan and shows it, but changes nothing. Exit codes: 0 hardware, Linux and
+Xen agree (again), 3 the daemon is not running, 4 findings remain, 5 not root.
 """
 
 import argparse
@@ -13,15 +13,15 @@ from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.cli.text.terminal import folded, painted, prose_columns, wants_colour
 
 AGREED = "nothing to do: hardware, Linux and Xen agree"
-NO_ACTION = "no action would change the findings; `pcipt status` shows what to do about each"
+NO_ACTION = "no action would change the findings; `pcipt status` shows the next step of each finding"
 EXAMPLES = (
     ("pcipt resync --dry-run", "what would be done, and why"),
-    ("pcipt resync", "do it"),
+    ("pcipt resync", "do what --dry-run shows"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done; change nothing")
     add_json_argument(parser)
     add_colour_argument(parser)
     add_socket_argument(parser)

@@ -1,12 +1,12 @@
 """Show the memory that firmware reserved for devices (RMRR, IVMD), and whether dom0 has it mapped.
 
-The regions are read from DMAR or IVRS. On the running machine the daemon adds what Xen says; a PVH dom0
-cannot see these tables, so Xen is the only source there. Regions that Xen's command line adds (rmrr=, ivmd=)
-are among them where that line is known: the finding region-added marks them, and region-option says what Xen
-does not take of these options. --table decodes table files on any machine; with
---root the device paths in them are followed on that recorded machine. If Xen would refuse a table, hang or
-panic on it, a finding says why; --xen says which version of Xen. Exit codes: 0 fine, 3 the daemon is needed
-and not running, 4 something is wrong with a table or a region.
+The regions are read from the ACPI table DMAR or IVRS. On the running machine the daemon adds what Xen says. A
+PVH dom0 cannot see these tables: there Xen is the only source. If Xen's command line is known, the regions
+that it adds (rmrr=, ivmd=) are shown too. The finding region-added marks such a region; the finding
+region-option says which part of these options Xen ignores. --table decodes table files on any machine; with
+--root the device paths in these files are followed on the recorded machine. If Xen would refuse a table, or
+would hang or panic because of it, a finding says why; --xen names the version of Xen. Exit codes: 0 fine, 3
+the daemon is needed and not running, 4 something is wrong with a table or a region.
 """
 
 import argparse
@@ -56,7 +56,7 @@ EXAMPLES = (
     ("pcipt rmrr --table dmar.bin", "decode a table that was copied from another machine"),
     ("pcipt rmrr --table acpidump.txt", "what somebody sent: the text of acpidump, xxd or hexdump -C"),
     ("pcipt rmrr --table ivrs.bin --xen 4.17.0", "would this version of Xen accept it?"),
-    ("pcipt rmrr --root DIR --json=pretty", "of a recorded machine, for a program"),
+    ("pcipt rmrr --root DIR --json=pretty", "the regions of a recorded machine, for a program"),
 )
 
 
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="decode the DMAR, IVRS in these files: raw, or the text of acpidump or a hexdump",
+        help="decode the tables DMAR and IVRS in these files: raw, or the text of acpidump or a hexdump",
     )
     add_xen_argument(parser)
     add_json_argument(parser)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 def _none(answer: Mapping[str, Any]) -> str:
     """Return why no region is shown: there is none, or it is not known whether there is one."""
     if UNREAD.intersection(finding["code"] for finding in answer["findings"]):
-        return "it is not known whether there are reserved regions"
+        return "it is not known whether there are reserved regions: the finding says why"
     return f"no reserved regions (source: {printable(answer['source'])})"
 
 
@@ -194,9 +194,7 @@ def _from_machine(here: _Here) -> dict[str, Any]:
     """Return the regions of a machine as JSON, and the findings about reading its tables."""
     findings = here.trouble
     if not here.tables and here.kind == "PVH":
-        why = (
-            "a PVH dom0 is not shown DMAR or IVRS, only Xen's list tells there; a recording does not hold it"
-        )
+        why = "a PVH dom0 cannot see DMAR and IVRS, and a recording does not hold Xen's list of regions"
         findings = (Finding("no-tables", f"{why}: whether anything is reserved is not known"),)
     mapped = Mapped.NOT_APPLICABLE if here.kind == "PV" else Mapped.UNKNOWN
     answer = _from_tables(here.tables, here, mapped)

@@ -1,8 +1,8 @@
 """Show a function decoded in full: what its config space and Linux say of it, and what is wrong with it.
 
 SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such as 00_1c.0-00_00.0, or a set:
-00:1f a device, 03: a bus, * all. With --json a set is a list. Exit codes: 0 done, 1 the machine cannot be
-read, 2 malformed address, 6 no such device.
+00:1f is all functions of a device, 03: all of a bus, * all of the machine. With --json a set gives a list.
+Exit codes: 0 done, 1 the machine cannot be read, 2 malformed address, 6 no such device.
 """
 
 import argparse
@@ -38,11 +38,11 @@ WINDOWS = {
 FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports; only these have the ARI Forwarding bit
 INDENT = 4
 EXAMPLES = (
-    ("pcipt show 03:00.0", "segment 0 is meant where none is given"),
+    ("pcipt show 03:00.0", "one function; without a segment, segment 0 is meant"),
     ("pcipt show 00_1c.0-00_00.0", "by PCI path, which stays when buses are renumbered"),
     ("pcipt show 00:1f", "all functions of a device"),
     ("pcipt show 03:00.0 --json=pretty", "the same for a program"),
-    ("pcipt show 03:00.0 --dump lspci.txt", "of the output of lspci -xxxx"),
+    ("pcipt show 03:00.0 --dump lspci.txt", "a function in the output of lspci -xxxx"),
 )
 
 Facts = Iterator[tuple[str, str]]

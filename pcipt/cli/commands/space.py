@@ -1,8 +1,9 @@
 """Show the windows of bridges and root buses: what is used, what is free, and the largest aligned hole.
 
-With SBDF, only the windows on the way to that function, with all that uses them, and which sizes of its
-Resizable BARs fit. BARs without an address follow: which window is short, by how much, and what would help.
-Windows of root buses are those of /proc/iomem. Exit codes: 0 fine, 4 a BAR has no address, 6 no such device.
+With SBDF, only the windows above this function are shown: with everything that uses these windows, and with
+the sizes that fit for each Resizable BAR of the function. At the end the BARs without an address are shown:
+which window is too small, how much is missing, and what would help. The windows of root buses are read from
+/proc/iomem. Exit codes: 0 fine, 4 a BAR has no address, 6 no such device.
 """
 
 import argparse
@@ -30,8 +31,8 @@ INDENT = 2
 _CELL = re.compile(r"\S+(?: \S+)+")  # of a row: words with one space between them; it is not broken
 EXAMPLES = (
     ("pcipt space", "all windows of this machine"),
-    ("pcipt space 03:00.0", "those above one function, and what uses them"),
-    ("pcipt space --root machine --json=pretty", "of a recorded machine, for a program"),
+    ("pcipt space 03:00.0", "the windows above one function, and what uses these windows"),
+    ("pcipt space --root machine --json=pretty", "the windows of a recorded machine, for a program"),
 )
 
 
@@ -147,5 +148,5 @@ def _print_unassigned(
                 lines += folded(f"  {function.sbdf}  {finding.text}", columns(), 16)
                 lines += folded(f"    -> {helps}", columns(), 7) if helps else []
     if lines:
-        print(painted("Without an address", YELLOW if colour else None))
+        print(painted("BARs without an address", YELLOW if colour else None))
         print("\n".join(lines))

@@ -28,22 +28,22 @@ from pcipt.errors import printable
 
 EXIT_DEGRADED = 4
 FIXUP = {
-    "on": "; maps again what dom0 accesses (pf-fixup)",
-    "unknown": "; perhaps maps again what dom0 accesses (pf-fixup)",
+    "on": "; Xen maps a page when dom0 accesses it (pf-fixup)",
+    "unknown": "; perhaps Xen maps a page when dom0 accesses it (pf-fixup)",
 }
 DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
 LABEL = 11  # columns of a label, as in systemctl status
 _BASES = {
-    "build": "a build whose third number is not known; where releases of its branch differ, the safer holds",
-    "newer": "newer than what pcipt knows; taken to do what the newest release that it knows does",
-    "older": "older than what pcipt knows; taken to do what the oldest release that it knows does",
+    "build": "the third number of the version is not known; if releases differ, pcipt takes the safer answer",
+    "newer": "newer than all releases that pcipt knows; pcipt treats it like the newest known release",
+    "older": "older than all releases that pcipt knows; pcipt treats it like the oldest known release",
 }
 # verdicts on kinds of guest
 _GIVES = {"ok": "for", "warn": "with a warning for", "unknown": "not known for", "refuse": "not for"}
 _USED = {True: "used", False: "not used", None: "not known to be used"}
 _REMAPS = {True: ", interrupts remapped", False: ", interrupts not remapped", None: ""}
 RESULTS = {"refused": YELLOW, "failed": RED}
-HINT = "`pcipt explain SBDF` tells what is and what should be; `pcipt resync` tries again."
+HINT = "`pcipt explain SBDF` shows what is mapped and what should be mapped; `pcipt resync` compares again."
 EXAMPLES = (
     ("pcipt status", "the state of the service, its findings, its last actions"),
     ("pcipt status -q && echo fine", "in a script: only the exit code"),
@@ -53,8 +53,10 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing; only the exit code")
-    add_legend_argument(parser, "no hint about further commands on a terminal")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing; the exit code is the answer"
+    )
+    add_legend_argument(parser, "print no hint about further commands on a terminal")
     add_colour_argument(parser)
     add_socket_argument(parser)
 
@@ -103,7 +105,12 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
             lines += [_painted_once(first, f": {item['result']}", shade), *more]
     release = status.get("xen_release") or {}
     if release.get("safer"):
-        lines += ["", painted("Not known of this build, and taken for the safer:", BOLD if colour else None)]
+        lines += [
+            "",
+            painted(
+                "Not known for this build of Xen; pcipt takes the safer answer:", BOLD if colour else None
+            ),
+        ]
         for each in release["safer"]:
             text = f"  {'yes' if each['taken'] else 'no':4} {printable(each['fact'])}"
             lines += folded(text, width, 7)
@@ -114,7 +121,7 @@ def _without_address(notes: list[dict[str, Any]], *, colour: bool, width: int | 
     """Return the lines about BARs without an address that their functions can do without."""
     if not notes:
         return []
-    lines = ["", painted("Without an address:", BOLD if colour else None)]
+    lines = ["", painted("BARs without an address:", BOLD if colour else None)]
     for item in notes:
         lines += folded(f"  {item['sbdf']:12} {printable(item['text'])}", width, 15)
     return lines

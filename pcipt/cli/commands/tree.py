@@ -1,11 +1,12 @@
 """Show which function is behind which bridge, as a tree like that of lspci -tv.
 
 Each root bus starts a tree. A bridge is followed by the bus numbers behind it, any other function by its
-name. A bus with a "?" is not known to be a root bus: the bridge that leads to it has vanished, or has
-impossible bus numbers. On a terminal, a name that does not fit is cut. Functions that can only go to a guest
-together have the same mark [set N] before their names; pcipt groups says why. --svg draws a picture instead:
-each function with its name, who holds it, its set, its reserved regions and whether it can be passed through.
-Exit codes: 0 done, 1 the machine cannot be read or FILE cannot be written.
+name. A "?" after a bus number means: this is perhaps no root bus, because the bridge that leads to this bus
+is gone or has impossible bus numbers. On a terminal, a name that does not fit is cut. Functions that can only
+go to a guest together have the same mark [set N] before their names; `pcipt groups` shows the reasons. --svg
+draws a picture instead. The picture shows for each function its name, its owner, its set, its reserved
+regions, and whether it can be passed through. Exit codes: 0 done, 1 the machine cannot be read or FILE cannot
+be written.
 """
 
 import argparse
@@ -36,7 +37,7 @@ STDOUT = "-"
 _PLACE = re.compile(r"[0-9a-f]{2}\.[0-7]")
 EXAMPLES = (
     ("pcipt tree", "this machine"),
-    ("pcipt tree --root machine", "a recorded one"),
+    ("pcipt tree --root machine", "a recorded machine"),
     ("pcipt tree --svg machine.svg", "this machine as a picture"),
     ("pcipt tree -n | less", "numbers instead of names; in a pipe no name is cut"),
 )
@@ -47,8 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--svg", metavar="FILE", nargs="?", const=STDOUT,
-        help="draw the machine into FILE instead (without FILE: on stdout): owners, sets, reserved regions, "
-        "verdicts",
+        help="draw a picture into FILE, or on stdout without FILE: owners, sets, reserved regions, verdicts",
     )  # fmt: skip
     add_json_argument(form)
     add_numeric_argument(parser)

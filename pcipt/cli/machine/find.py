@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pcipt.pci import Function, Machine
 
 HIDE = "xen-pciback.hide="
-SBDF_HELP = "address, PCI path, or a set of addresses: 03:00.* a device, 03: a bus, * all"
+SBDF_HELP = "address, PCI path, or a set of addresses: 03:00.* is a device, 03: a bus, * all functions"
 
 
 def find_function(source: Source, text: str) -> "Function":
@@ -175,7 +175,7 @@ def _refuse_sets(source: Source, machine: "Machine", text: str, target: Target) 
     if not isinstance(target, SlotFilter):
         return
     if not names_functions_of_one_device(text):
-        why = "it names a set; here one function is expected, or all of a device, as in 03:00.*"
+        why = "it names a set; expected one function, or all functions of a device, as in 03:00.*"
         error = AddressError(text, "function", why)
         raise error if any(map(target.matches, machine.functions)) else suggested(source, error)
     segments = {sbdf.segment for sbdf in machine.functions if target.matches(sbdf)}

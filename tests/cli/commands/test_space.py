@@ -59,7 +59,7 @@ def test_windows_are_shown_with_what_is_used_and_free(short):
         "I/O closed",
         "memory 0x80000000-0x801fffff size 2M used 1M free 1M largest hole 1M at 0x80100000",
         "prefetchable memory closed",
-        "Without an address",
+        "BARs without an address",
     ]
     lost = "0000:01:00.1  BAR 0 (4M memory) has no address: it is unassigned"
     assert out.count(lost) == 1
@@ -219,5 +219,5 @@ def test_a_translating_host_bridge_is_shown_once_and_is_no_finding(translating):
 def test_recorded_machines_have_windows_and_nothing_is_missing_there():
     for name in ("lab-pv", "lab-pvh"):
         code, out = run("space", "--root", REPO / "fixtures/sysfs" / name)
-        assert (code, "Without an address" in out) == (0, False)
+        assert (code, "BARs without an address" in out) == (0, False)
         assert "root bus" in out

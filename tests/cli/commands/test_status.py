@@ -61,8 +61,8 @@ def test_a_build_is_told_with_what_is_assumed_of_it(daemon, capsys):
     assert main(["status", "--socket", control]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[3] == "        Xen: 4.17.4-qubes, dom0 PVH"
-    assert shown[4].startswith("    Release: 4.17.x: a build whose third number is not known")
-    at = shown.index("Not known of this build, and taken for the safer:")
+    assert shown[4].startswith("    Release: 4.17.x: the third number of the version is not known")
+    at = shown.index("Not known for this build of Xen; pcipt takes the safer answer:")
     assert shown[at + 1 : at + 3] == ["  yes  any switch of decode panics", "  no   it tells"]
 
 
@@ -72,7 +72,10 @@ def test_a_newer_xen_is_told(daemon, capsys):
     answers["Status"] = {**HEALTHY, "xen": "4.23.0", "xen_release": newer}
     assert main(["status", "--socket", control]) == 0
     shown = capsys.readouterr().out
-    assert "    Release: 4.23.0: newer than what pcipt knows; taken to do what the newest release" in shown
+    assert (
+        "    Release: 4.23.0: newer than all releases that pcipt knows; pcipt treats it like the newest"
+        in shown
+    )
     assert "Not known of this build" not in shown
 
 
@@ -82,7 +85,7 @@ def test_bars_that_are_not_missed_are_told_beside_the_findings(daemon, capsys):
     answers["Status"] = {**HEALTHY, "unassigned": [note]}
     assert main(["status", "--socket", control]) == 0
     shown = capsys.readouterr().out.splitlines()
-    at = shown.index("Without an address:")
+    at = shown.index("BARs without an address:")
     assert shown[at + 1] == f"  {NIC} VF BAR 0 (1M memory) has no address"
 
 
@@ -119,7 +122,7 @@ def test_resync_lists_its_actions_with_their_ranges(daemon, capsys):
     assert main(["resync", "--socket", control]) == 4
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("; `pcipt status` shows what to do about each\n")
+    assert captured.err.endswith("; `pcipt status` shows the next step of each finding\n")
 
 
 def test_nothing_hostile_reaches_the_terminal(daemon, capsys):

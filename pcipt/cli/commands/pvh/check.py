@@ -1,4 +1,4 @@
-"""Check ACPI tables against the PVH contract: one row a rule, with the table, the offset and the reason.
+"""Check ACPI tables against the PVH contract: one row for each rule, with table, offset and reason.
 
 Checks the tables that the kernel shows (--root: of a recorded machine), or the table files in a directory.
 Exit codes: 0 all is right, 1 a file cannot be read, 4 a row is warn or error.
@@ -29,7 +29,7 @@ from pcipt.pci import Address
 
 EXAMPLES = (
     ("pcipt pvh check", "the tables of this machine"),
-    ("pcipt pvh check --tables tables --domain guest --vcpus 4", "those that `pcipt pvh tables` wrote"),
+    ("pcipt pvh check --tables tables --domain guest --vcpus 4", "the tables that `pcipt pvh tables` wrote"),
 )
 _PLACED = re.compile(r"-([0-9a-f]{8,16})\.(?:aml|dat|bin)")
 
@@ -40,15 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, or is a report"
     )
     place.add_argument(
-        "--tables", metavar="DIR", help="every file in DIR is a table, as `tables` writes them"
+        "--tables",
+        metavar="DIR",
+        help="check the files in DIR; each is one table, as `pcipt pvh tables` writes it",
     )
     parser.add_argument(
         "--domain",
         choices=[each.value for each in Domain],
-        help="kind of domain that has these tables; default: by their OEM ids",
+        help="kind of domain that has these tables; default: as the OEM ids in the tables say",
     )
-    parser.add_argument("--vcpus", metavar="N", type=vcpu_count, help="how many local APICs there should be")
-    parser.add_argument("--io-apic", action="store_true", help="the guest was asked to have an IO-APIC")
+    parser.add_argument(
+        "--vcpus", metavar="N", type=vcpu_count, help="how many local APICs the tables should have"
+    )
+    parser.add_argument("--io-apic", action="store_true", help="the guest should have an IO-APIC")
     add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
@@ -104,6 +108,6 @@ def _whose(kind: str) -> list[Row]:
     if kind in ("PVH", ""):
         return []
     why = (
-        f"this is a {kind} domain, to which the PVH contract does not apply: it sees the machine's own tables"
+        f"this is a {kind} domain: it sees the machine's own tables; the PVH contract does not apply to them"
     )
     return [doubtful("domain", "all", None, why)]

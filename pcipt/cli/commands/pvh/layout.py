@@ -1,11 +1,11 @@
 """Show the address space of a PVH hardware domain: what is mapped where, and why.
 
-Read from the memory map, ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and the functions' BARs. A PVH
-dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table. Xen's command line counts, as
-xl or a recording tells it, or --xen-options: Xen maps reserved memory 1:1 unless it has
-dom0-iommu=no-map-reserved, and rmrr= and ivmd= add regions to those of DMAR and IVRS. Which parts of a BAR
-over the memory map are mapped depends on Xen's release. Exit codes: 0 done, 1 a file cannot be read, 4 there
-are findings, 5 not permitted.
+pcipt computes the layout from the memory map, from ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and
+from the functions' BARs. A PVH dom0 cannot see DMAR and IVRS: if you have a copy of these tables, name it
+with --table. Xen's command line is read from xl or from the recording; --xen-options gives another line. Xen
+maps reserved memory 1:1 unless its command line has dom0-iommu=no-map-reserved. The options rmrr= and ivmd=
+add regions. If a BAR lies over the memory map, Xen's release decides which parts of the BAR are mapped. Exit
+codes: 0 done, 1 a file cannot be read, 4 there are findings, 5 not permitted.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LEAST_DIGITS = 10  # of an address: outputs of machines with at most 1 TiB look 
 
 EXAMPLES = (
     ("pcipt pvh layout", "this machine"),
-    ("pcipt pvh layout --root machine --svg layout.svg", "a recorded one, drawn as well"),
+    ("pcipt pvh layout --root machine --svg layout.svg", "a recorded machine, also as a picture"),
     ("pcipt pvh layout --table dmar.dat", "with the reserved regions of a saved DMAR"),
 )
 
@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one more table, e.g. DMAR, raw or as text",
     )
     parser.add_argument(
-        "--xen-options", metavar="TEXT", help="Xen's command line, if it is not that of this machine"
+        "--xen-options", metavar="TEXT", help="use this command line of Xen instead of that of the machine"
     )
-    parser.add_argument("--svg", metavar="FILE", help="draw it into FILE")
+    parser.add_argument("--svg", metavar="FILE", help="draw the layout into FILE")
     add_json_argument(parser)
     add_colour_argument(parser)
 
@@ -95,7 +95,7 @@ def read_layout(root: str, more_tables: list[str], options: str | None = None) -
     reserved = regions_from_tables(tables, machine, None, options_in(line), memory.entries, version)
     findings += reserved.findings
     if guest_type(root) not in ("PVH", ""):
-        why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
+        why = f"this is a {guest_type(root)} domain: the layout is that of a PVH dom0 on this machine"
         findings.append(Finding("not-pvh", why))
     platform = Platform(
         memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions, memory.named,

@@ -1,8 +1,8 @@
-"""Read hvm_start_info from an image of physical memory, and check it and the tables to which it points.
+"""Read hvm_start_info from an image of physical memory; check it and the tables to which it points.
 
-An image may consist of several files, each with its own --at. The structure is searched at the first byte of
-the lowest file, then by its magic; --info gives its address instead. Exit codes: 0 all is right, 1 a file
-cannot be read, 4 something is wrong.
+An image may consist of several files, each with its own --at. pcipt looks for the structure at the first byte
+of the lowest file, then searches for its magic number; --info gives the address of the structure instead.
+Exit codes: 0 all is right, 1 a file cannot be read, 4 a row is warn or error.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pcipt.xen.releases import Version
 
 EXAMPLES = (
     ("pcipt pvh startinfo memory.bin --at 0x100000", "the structure is found by its magic"),
-    ("pcipt pvh startinfo a.bin b.bin --at 0x7000 --at 0xfc000000 --info 0x7100", "in two pieces"),
+    ("pcipt pvh startinfo a.bin b.bin --at 0x7000 --at 0xfc000000 --info 0x7100", "an image in two files"),
 )
 
 
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if len(args.files) != len(args.at):
-        args.refuse(f"{len(args.files)} files need as many --at, not {len(args.at)}")
+        args.refuse(f"{len(args.files)} FILE need {len(args.files)} options --at, not {len(args.at)}")
     with contextlib.ExitStack() as stack:
         pieces = [
             Piece(Address(at), stack.enter_context(_mapped(path)))

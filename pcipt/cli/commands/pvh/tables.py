@@ -1,9 +1,9 @@
-"""Build the ACPI tables of a PVH domain into a new directory, one file a table, with its address in the name.
+"""Build the ACPI tables of a PVH domain in a new directory: one file for each table, its address in the name.
 
-A hardware domain's tables are made from the machine's own (--root): MADT, XSDT and RSDP are built again,
-tables that it must not see are left out, the others are unchanged. All tables of a guest are built; with
---function its DSDT describes a root bridge with exactly the windows that the BARs of these functions need.
-Exit codes: 0 done, 1 a file cannot be read or written.
+The tables of a hardware domain are made from the tables of the machine (--root): MADT, XSDT and RSDP are
+built again, tables that dom0 must not see are left out, all other tables are unchanged. For a guest all
+tables are built. With --function the DSDT of the guest describes a root bridge with exactly the windows that
+the BARs of these functions need. Exit codes: 0 done, 1 a file cannot be read or written.
 """
 
 import argparse
@@ -54,12 +54,21 @@ def vcpu_count(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", choices=[each.value for each in Domain], required=True)
     parser.add_argument(
-        "--vcpus", metavar="N", type=vcpu_count, required=True, help="how many virtual processors it has"
+        "--vcpus",
+        metavar="N",
+        type=vcpu_count,
+        required=True,
+        help="how many virtual processors the domain has",
     )
-    parser.add_argument("--no-lapic", action="store_true", help="guest: no local APIC, hence no MADT")
+    parser.add_argument("--no-lapic", action="store_true", help="guest: no local APIC, so no MADT")
     parser.add_argument("--io-apic", action="store_true", help="guest: with an IO-APIC entry")
     parser.add_argument(
-        "--function", metavar="SBDF", nargs="+", action="extend", default=[], help="guest: pass these through"
+        "--function",
+        metavar="SBDF",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="guest: the functions that are passed through",
     )
     parser.add_argument(
         "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, or is a report"
@@ -121,7 +130,7 @@ def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> Tabl
     left_out += [(table.name, why) for table in read if (why := _why_not(table, xen))]
     there = {table.data[:4] for table in read}
     if b"DSDT" not in there:
-        left_out.append(("DSDT", "it cannot be read here; the FADT's pointer stays as it is"))
+        left_out.append(("DSDT", "it cannot be read here; the pointer in the FADT is not changed"))
     native = [table.data for table in read]
     try:
         base = _place(args.root, needed_room(native, args.vcpus))
@@ -136,7 +145,7 @@ def _why_not(table: TableFile, xen: Version | None) -> str:
     """Return why a table of the machine is left out or made anew; an empty text if it is used unchanged."""
     signature = table.data[:4].decode("latin-1")
     if signature in SECRET:
-        return "it holds a licence key; Xen hands it on"
+        return "it holds a licence key; Xen gives the table to dom0"
     if signature in FORBIDDEN:
         return FORBIDDEN[signature]
     if signature in ("DSDT", "FACS"):
