@@ -136,7 +136,7 @@ class NotRunningError(PciptError):
     def __str__(self) -> str:
         return (
             f"the pcipt daemon is not running ({_shown(self.path)}: {self.why}); "
-            "`systemctl status pcipt` tells more, `systemctl start pcipt` starts it"
+            "`systemctl status pcipt` shows why, `systemctl start pcipt` starts it"
         )
 
 

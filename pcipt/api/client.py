@@ -15,8 +15,8 @@ class Client:
     """A client of the service at its control socket. Each method opens a connection, asks, and closes it.
 
     An answer is the object that docs/json.md describes and docs/json-schema.json checks; it has "version": 1.
-    Members are added, never renamed: ignore those that you do not know. A function is named by its address in
-    any notation that `pcipt` takes, or by its PCI path.
+    New members may be added, and no member is renamed: ignore members that you do not know. A function is
+    named by its address in any notation that `pcipt` takes, or by its PCI path.
 
     >>> client = Client()  # doctest: +SKIP
     >>> client.status()["health"]
@@ -44,7 +44,7 @@ class Client:
         return self._ask("Mappings")
 
     def explain(self, function: str, *, as_pvh: bool = False) -> Answer:
-        """Return what is and what should be for one function; with `as_pvh`, what a PVH dom0 would need."""
+        """Return what is mapped for one function and what should be; `as_pvh`: what a PVH dom0 would need."""
         return self._ask("Explain", function=function, **({"as": "pvh"} if as_pvh else {}))
 
     def history(self, function: str) -> Answer:
@@ -52,7 +52,7 @@ class Client:
         return self._ask("History", function=function)
 
     def rmrr(self) -> Answer:
-        """Return the reserved regions, their devices and who has these, and whether dom0 has them mapped."""
+        """Return the reserved regions, their devices and owners, and whether dom0 has the regions mapped."""
         return self._ask("Rmrr")
 
     def metrics(self) -> str:
@@ -90,9 +90,10 @@ class Client:
     def reclaim(self, function: str) -> AbstractContextManager[Answer]:
         """Put a function's reserved regions back, and keep them in dom0 during the with-block.
 
-        This is one step of `pcipt reclaim`. Give the function back to dom0 within the with-block, by
-        `xl pci-assignable-remove`: its regions must be there before it is. Afterwards the service withdraws
-        them again if no device of dom0 needs them. InputError if a region cannot be put back. For root only.
+        This is one step of `pcipt reclaim`. Give the function back to dom0 within the with-block, by `xl
+        pci-assignable-remove`: its regions must return before the function returns. Afterwards the service
+        withdraws the regions again if no device of dom0 needs them. InputError if a region cannot be put
+        back. For root only.
 
         >>> with client.reclaim("03:00.0"):  # doctest: +SKIP
         ...     subprocess.run(["xl", "pci-assignable-remove", "-r", "03:00.0"], check=True)

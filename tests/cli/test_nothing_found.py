@@ -79,4 +79,4 @@ def test_the_services_commands_say_it_too(arguments, method, answer, tmp_path, j
 def test_a_service_that_does_not_run_is_told_with_the_command_that_starts_it(tmp_path):
     code, _, err = run(["status", "--socket", str(tmp_path / "none")])
     assert code == 3
-    assert err.endswith("`systemctl status pcipt` tells more, `systemctl start pcipt` starts it\n")
+    assert err.endswith("`systemctl status pcipt` shows why, `systemctl start pcipt` starts it\n")

@@ -1,11 +1,11 @@
 """Show what differs between two recordings of a machine, or between a recording and this machine.
 
-Functions are compared by place and identity. A function can be new, gone, moved (the same device at another
-place), renumbered (the same place has another address) or replaced (another device at the same place). Then
-BAR sizes, groups and reserved regions are compared. DIR and SRC are directories made by `pcipt record`.
-Without SRC, DIR is compared with this machine. Without DIR, the recording of the boot before this one is
-taken: a systemd unit records each boot. Serial numbers are compared only if both recordings have them; `pcipt
-record` masks serial numbers unless it has the option --keep serial. Exit codes: 0 nothing differs, 4
+Functions are compared by place (PCI path) and identity. A function can be new, gone, moved (the same device
+at another place), renumbered (the same place has another address) or replaced (another device at the same
+place). Then BAR sizes, groups and reserved regions are compared. DIR and SRC are directories made by `pcipt
+record`. Without SRC, DIR is compared with this machine. Without DIR, the recording of the boot before this
+one is taken: a systemd unit records each boot. Serial numbers are compared only if both recordings have them;
+`pcipt record` masks serial numbers unless it has the option --keep serial. Exit codes: 0 nothing differs, 4
 something differs, 1 a recording cannot be read.
 """
 
@@ -25,7 +25,7 @@ from pcipt.pci.identity import Identity, shown_fields
 DEGRADED = 4
 EXAMPLES = (
     ("pcipt diff", "what has changed since the boot before this one"),
-    ("pcipt diff before", "what has changed since the recording in the directory before"),
+    ("pcipt diff before", "what has changed since the recording in the directory `before`"),
     ("pcipt diff before after --json=pretty", "two recordings, for a program"),
 )
 

@@ -180,7 +180,7 @@ def _machine_at(root: str | None, version: Version | None) -> _Here:
     try:
         reading = read_tables(root)
     except InputError as error:
-        why = f"{error}: whether anything is reserved is not known"
+        why = f"{error}; it is not known whether there are reserved regions"
         return attrs.evolve(here, trouble=(Finding("no-tables", why),))
     return attrs.evolve(
         here,
@@ -195,7 +195,7 @@ def _from_machine(here: _Here) -> dict[str, Any]:
     findings = here.trouble
     if not here.tables and here.kind == "PVH":
         why = "a PVH dom0 cannot see DMAR and IVRS, and a recording does not hold Xen's list of regions"
-        findings = (Finding("no-tables", f"{why}: whether anything is reserved is not known"),)
+        findings = (Finding("no-tables", f"{why}; it is not known whether there are any"),)
     mapped = Mapped.NOT_APPLICABLE if here.kind == "PV" else Mapped.UNKNOWN
     answer = _from_tables(here.tables, here, mapped)
     extra = [finding.to_json() for finding in findings]

@@ -39,7 +39,7 @@ _BASES = {
     "older": "older than all releases that pcipt knows; pcipt treats it like the oldest known release",
 }
 # verdicts on kinds of guest
-_GIVES = {"ok": "for", "warn": "with a warning for", "unknown": "not known for", "refuse": "not for"}
+_GIVES = {"ok": "yes", "warn": "with a warning", "unknown": "not known", "refuse": "no"}
 _USED = {True: "used", False: "not used", None: "not known to be used"}
 _REMAPS = {True: ", interrupts remapped", False: ", interrupts not remapped", None: ""}
 RESULTS = {"refused": YELLOW, "failed": RED}
@@ -170,15 +170,15 @@ def _host(host: dict[str, Any] | None) -> list[tuple[str, str]]:
     of = {
         verdict: [guest for guest, found in host["guests"].items() if found == verdict] for verdict in _GIVES
     }
-    said = [f"{words} {' and '.join(of[verdict])} guests" for verdict, words in _GIVES.items() if of[verdict]]
+    said = [f"{' and '.join(of[verdict])} {words}" for verdict, words in _GIVES.items() if of[verdict]]
     against = [
         reason["code"] for reason in host["reasons"] if reason["verdict"] == host["verdict"] == "refuse"
     ]
     kind, used = host["iommu"]["kind"] or "IOMMU", _USED[host["iommu"]["used"]]
     remaps = _REMAPS[host["iommu"]["interrupt_remapping"]] if host["iommu"]["used"] else ""
     if against:
-        said = [f"for no guest ({', '.join(against)}; see pcipt host)"]
-    return [("Host", f"{kind} {used}{remaps}; devices: {', '.join(said)}")]
+        said = [f"none ({', '.join(against)}; see pcipt host)"]
+    return [("Host", f"{kind} {used}{remaps}; devices for guests: {', '.join(said)}")]
 
 
 def _watching(watch: dict[str, Any]) -> str:

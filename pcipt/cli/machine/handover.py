@@ -160,7 +160,9 @@ def alone(socket: str, *, dry_run: bool) -> Iterator[None]:
     except FileNotFoundError:  # nor is there a control socket: whoever asks the daemon tells it
         descriptor = -1
     except OSError as error:
-        raise InputError(directory, f"no lock for the handover: {error.strerror or error}") from error
+        raise InputError(
+            directory, f"the lock of the handover cannot be made: {error.strerror or error}"
+        ) from error
     if descriptor == -1:
         yield
         return

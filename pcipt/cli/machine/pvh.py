@@ -87,7 +87,7 @@ def tables_of(root: str, findings: list[Finding]) -> TableReading:
     try:
         return read_tables(root)
     except InputError as error:
-        findings.append(Finding("no-tables", f"{error}: what ACPI would tell is unknown"))
+        findings.append(Finding("no-tables", f"{error}; nothing is known from ACPI tables"))
         return NO_TABLES
 
 
@@ -102,7 +102,7 @@ def machine_of(root: str, findings: list[Finding]) -> "Machine":
     try:
         return decode_machine(read_machine(root, Depth.FULL))
     except InputError as error:
-        findings.append(Finding("no-functions", f"{error}: no BAR is known"))
+        findings.append(Finding("no-functions", f"{error}; no BAR is known"))
         return Machine({})
 
 

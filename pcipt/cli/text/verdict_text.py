@@ -9,7 +9,7 @@ SHADES = {Verdict.OK: GREEN, Verdict.WARN: YELLOW, Verdict.UNKNOWN: YELLOW, Verd
 HANG = 10
 _TOLD_BY = {
     Source.XEN: "as Xen says",
-    Source.DOM0: "else a PVH dom0 would not boot",
+    Source.DOM0: "a PVH dom0 does not boot without it",
     Source.TABLES: "by the firmware's tables; Xen was not asked",
 }
 _REMAPS: dict[bool | None, str] = {

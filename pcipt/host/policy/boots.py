@@ -9,6 +9,7 @@ import shutil
 
 from pcipt.errors import InputError
 from pcipt.host.recorder import record_machine
+from pcipt.host.report.masks import BOOT_ID
 from pcipt.host.tree import reason
 
 DIRECTORY = "/var/lib/pcipt/boots"
@@ -41,10 +42,8 @@ def record_boot(root: str, boot_id: str, now: str, directory: str = DIRECTORY) -
         return None
     path = os.path.join(directory, f"{now}.{boot_id[:8]}")
     if not _NAME.fullmatch(os.path.basename(path)):
-        why = (
-            "the kernel gives no id of this boot, so the boot is not recorded; `pcipt record DIR` needs no id"
-        )
-        raise InputError(directory, why)
+        why = "has no id of this boot, so this boot is not recorded; `pcipt record DIR` needs no id"
+        raise InputError(os.path.join(root, BOOT_ID), why)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:

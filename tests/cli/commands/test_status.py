@@ -157,13 +157,13 @@ def host(iommu=True, **guests):
     ("said", "line"),
     [
         (host(pv="ok", hvm="ok", pvh="refuse"),
-         "VT-d used, interrupts remapped; devices: for pv and hvm guests, not for pvh guests"),
+         "VT-d used, interrupts remapped; devices for guests: pv and hvm yes, pvh no"),
         (host(pv="refuse", hvm="unknown", pvh="refuse"),
-         "VT-d used, interrupts remapped; devices: not known for hvm guests, not for pv and pvh guests"),
+         "VT-d used, interrupts remapped; devices for guests: hvm not known, pv and pvh no"),
         (host(iommu=False, pv="refuse", hvm="refuse", pvh="refuse"),
-         "VT-d not used; devices: for no guest (pvh-dom0; see pcipt host)"),
+         "VT-d not used; devices for guests: none (pvh-dom0; see pcipt host)"),
         (host(iommu=None, pv="unknown", hvm="unknown", pvh="refuse"),
-         "VT-d not known to be used; devices: not known for pv and hvm guests, not for pvh guests"),
+         "VT-d not known to be used; devices for guests: pv and hvm not known, pvh no"),
         (None, None),
     ],
 )  # fmt: skip

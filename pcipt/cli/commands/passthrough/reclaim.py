@@ -92,8 +92,8 @@ def _run(args: argparse.Namespace, *, admits: bool) -> int:
             raise StateError(f"{sbdf} belongs to {owner}; detach it from the guest first: {detach}")
         if owner == ORPHANED:
             raise StateError(
-                f"Xen lists {sbdf} without an owner (orphan): unbinding it from xen-pciback takes down a PVH "
-                f"host with Xen from {DEVICE_RESET.begins} on; `pcipt resync` adds it to Xen again"
+                f"{sbdf} is not reclaimed: Xen lists it without an owner (orphan), and unbinding it crashes "
+                f"a PVH host with Xen from {DEVICE_RESET.begins} on; `pcipt resync` adds it to Xen again"
             )
     given = [
         sbdf for sbdf in chosen if toolstack.driver(sbdf) == PCIBACK or owners.get(str(sbdf)) == QUARANTINE

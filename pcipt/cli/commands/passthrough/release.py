@@ -47,7 +47,7 @@ from pcipt.pci.policy.resolve import MISMATCH
 
 EXAMPLES = (
     ("pcipt release --dry-run 03:00.0", "what would be done, and what speaks against it"),
-    ("pcipt release 03:00.0", "take it out of dom0"),
+    ("pcipt release 03:00.0", "take this function out of dom0"),
     ("pcipt release '03:00.*'", "all functions of that device"),
 )
 

@@ -1,9 +1,9 @@
 """Stop keeping a function for guests: dom0's drivers get it at the next boot.
 
 SBDF is the PCI path of an entry, or the address of the function that is at this path now. A function that a
-guest has, or that is in quarantine, stays there; `pcipt reclaim` takes it back. Only the table of this entry
-is removed from its file; other tables and comments stay. Afterwards make the initramfs anew. Exit codes: 0
-done, 1 failed, 5 not root, 6 no entry has this path.
+guest has stays with the guest, and a function in quarantine stays in quarantine; `pcipt reclaim` takes such a
+function back. Only the table of this entry is removed from its file; other tables and comments stay.
+Afterwards make the initramfs anew. Exit codes: 0 done, 1 failed, 5 not root, 6 no entry has this path.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class NoSuchEntryError(NoSuchDeviceError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sbdf", metavar="SBDF", help="PCI path of the entry, or address of the function there"
+        "sbdf", metavar="SBDF", help="PCI path of the entry, or address of the function at this path"
     )
     add_policy_arguments(parser)
 

@@ -4,7 +4,7 @@
 device. --kernel prints the option for dom0's command line, which is needed if a driver is built into the
 kernel. --qubes is for Qubes OS, --xapi for XCP-ng and XenServer. The lines have the present addresses: print
 them again after a change of hardware. Exit codes: 0 the lines have all functions, 4 a function is missing or
-is not the expected one.
+is not the expected device.
 """
 
 import argparse

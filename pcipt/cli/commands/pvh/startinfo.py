@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="raw bytes of memory")
     parser.add_argument(
         "--at", metavar="PADDR", type=address, action="append", required=True,
-        help="physical address of the file's first byte; once for each FILE, in their order",
+        help="physical address of the first byte of FILE; give --at once for each FILE, in the same order",
     )  # fmt: skip
     parser.add_argument(
         "--info", metavar="PADDR", type=address, help="address of the structure (ebx at entry)"
@@ -98,7 +98,7 @@ def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
         raise InputError(path, reason(error)) from error
     try:
         if os.fstat(opened).st_size == 0:
-            raise InputError(path, "is empty, or no regular file")
+            raise InputError(path, "is empty, or is not a regular file")
         mapping = mmap.mmap(opened, 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise InputError(path, reason(error)) from error
