@@ -1,7 +1,9 @@
 """Run the service: keep Xen's list of PCI functions correct until the service is stopped.
 
 systemd starts the service (pcipt.service). With --replay the service runs on a recorded machine with a
-simulated Xen and prints what it does. Exit codes: 0 stopped by a signal, 1 the service cannot start.
+simulated Xen and prints what it does.
+
+Exit codes: 0 stopped by a signal, 1 the service cannot start.
 """
 
 import argparse

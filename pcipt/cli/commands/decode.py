@@ -2,10 +2,12 @@
 
 FILE holds port accesses (*.ports.jsonl, *.ports.bin), decoded writes (*.writes.jsonl), the text of the
 kernel's trace_pipe with pcipt's probes, or the output of xentrace. Each FILE may be compressed with gzip; -
-is standard input. Several files are read as parts of one recording. pcipt learns the size of a BAR from the
-accesses in the recording, or reads it from the recorded machine that --root names. If the size of a BAR is
-unknown, its changes are not reported. Exit codes: 0 done, 1 a file cannot be read, or --strict is given and a
-record is damaged.
+is standard input. Several files are read as parts of one recording.
+
+pcipt learns the size of a BAR from the accesses in the recording, or reads it from the recorded machine that
+--root names. If the size of a BAR is unknown, its changes are not reported.
+
+Exit codes: 0 done, 1 a file cannot be read, or --strict is given and a record is damaged.
 """
 
 import argparse

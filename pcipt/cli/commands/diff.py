@@ -2,11 +2,14 @@
 
 Functions are compared by place (PCI path) and identity. A function can be new, gone, moved (the same device
 at another place), renumbered (the same place has another address) or replaced (another device at the same
-place). Then BAR sizes, groups and reserved regions are compared. DIR and SRC are directories made by `pcipt
-record`. Without SRC, DIR is compared with this machine. Without DIR, the recording of the boot before this
-one is taken: a systemd unit records each boot. Serial numbers are compared only if both recordings have them;
-`pcipt record` masks serial numbers unless it has the option --keep serial. Exit codes: 0 nothing differs, 4
-something differs, 1 a recording cannot be read.
+place). Then BAR sizes, groups and reserved regions are compared.
+
+DIR and SRC are directories made by `pcipt record`. Without SRC, DIR is compared with this machine. Without
+DIR, the recording of the boot before this one is taken: a systemd unit records each boot. Serial numbers are
+compared only if both recordings have them; `pcipt record` masks serial numbers unless it has the option
+--keep serial.
+
+Exit codes: 0 nothing differs, 4 something differs, 1 a recording cannot be read.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
 Nothing is changed. The daemon answers from what hardware, Linux and Xen say at this moment, and from its
 ledger. A PV dom0 has no 1:1 map: nothing is mapped there, and nothing should be mapped. With --as pvh the
-part "Should be" shows what a PVH dom0 would need for the function. Exit codes: 0 done, 2 malformed address, 3
-the daemon is not running, 5 not permitted, 6 no such device.
+part "Should be" shows what a PVH dom0 would need for the function.
+
+Exit codes: 0 done, 2 malformed address, 3 the daemon is not running, 5 not permitted, 6 no such device.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Show what happened to a function: its last changes, actions and hot-plug events.
 
 SBDF is the address or the PCI path of the function on the daemon's machine. If the bus of the function was
-renumbered, the events from before the renumbering are shown too. Exit codes: 0 done, 2 malformed address, 3
-the daemon is not running, 5 not permitted, 6 no such device.
+renumbered, the events from before the renumbering are shown too.
+
+Exit codes: 0 done, 2 malformed address, 3 the daemon is not running, 5 not permitted, 6 no such device.
 """
 
 import argparse

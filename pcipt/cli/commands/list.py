@@ -2,9 +2,12 @@
 
 On a terminal long names are shortened; addresses and ids are never shortened. In a pipe the lines are those
 of lspci -Dnn. The command reads only the 64 header bytes of each function; with --json it reads and decodes
-everything. If -s names a set of addresses without any function, the list is empty, as with lspci. If -s names
-one function that does not exist, the exit code is 6. Exit codes: 0 done, 1 the machine cannot be read, 2
-malformed address, 6 no such device.
+everything.
+
+If -s names a set of addresses without any function, the list is empty, as with lspci. If -s names one
+function that does not exist, the exit code is 6.
+
+Exit codes: 0 done, 1 the machine cannot be read, 2 malformed address, 6 no such device.
 """
 
 import argparse

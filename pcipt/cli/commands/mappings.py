@@ -1,11 +1,17 @@
 """Show the 1:1 MMIO ranges of the hardware domain: address, BAR, who mapped the range, since when.
 
-The column BY has three words. `us`: pcipt mapped the range. `xen`: Xen's vPCI mapped the range, and pcipt has
-only observed that. `stale`: the range is mapped, but no BAR decodes there now. If the ledger's state of a
-range is not `held`, the state follows this word. BARs behind a VMD controller lie inside the BARs of the
-controller and have no ranges of their own; the closing line names the controller. A PV dom0 has no 1:1 map,
-because Linux maps device memory itself: the command says so and shows no table. Exit codes: 0 done, 3 the
-daemon is not running, 5 not permitted.
+The column BY has one of the words below. If the ledger's state of a range is not `held`, the state follows
+the word.
+
+us     pcipt mapped the range
+xen    Xen's vPCI mapped the range; pcipt has only observed that
+stale  the range is mapped, but no BAR decodes there now
+
+BARs behind a VMD controller lie inside the BARs of the controller and have no ranges of their own; the
+closing line names the controller. A PV dom0 has no 1:1 map, because Linux maps device memory itself: the
+command says so and shows no table.
+
+Exit codes: 0 done, 3 the daemon is not running, 5 not permitted.
 """
 
 import argparse

@@ -1,7 +1,9 @@
 """Print the daemon's counters as OpenMetrics text, for Prometheus and programs that read its formats.
 
 The textfile collector of node_exporter needs an older format. The daemon can write this older format into a
-file: see metrics.textfile in pcipt.toml(5). Exit codes: 0 done, 3 the daemon is not running, 5 not permitted.
+file: see metrics.textfile in pcipt.toml(5).
+
+Exit codes: 0 done, 3 the daemon is not running, 5 not permitted.
 """
 
 import argparse

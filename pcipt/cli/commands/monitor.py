@@ -1,9 +1,11 @@
 """Show changes, actions, findings and hot-plug live, one line for each event.
 
-If the output is not read fast enough, pcipt drops events, and a line shows how many. If the machine has no
-function that matches -s, a line on stderr says so and names similar addresses; pcipt then waits until such a
-function appears. The command ends with Ctrl-C or when the daemon stops. Exit codes: 2 malformed filter, 3 the
-daemon is not running or has stopped, 5 not permitted, 130 Ctrl-C.
+If the output is not read fast enough, pcipt drops events, and a line shows how many.
+
+If the machine has no function that matches -s, a line on stderr says so and names similar addresses; pcipt
+then waits until such a function appears. The command ends with Ctrl-C or when the daemon stops.
+
+Exit codes: 2 malformed filter, 3 the daemon is not running or has stopped, 5 not permitted, 130 Ctrl-C.
 """
 
 import argparse

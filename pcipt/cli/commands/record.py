@@ -1,11 +1,13 @@
 """Record this machine into a directory: only the files that pcipt reads, from a fixed list.
 
 If the user is root and xl answers, Xen's command line and Xen's messages about the IOMMU are recorded too.
-`pcipt list --root DIR` and every other command with --root read the recording. What identifies the machine or
-its users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems, the host's
-name, addresses of the kernel. The same value has the same pseudonym everywhere in the recording. A table
-shows what was masked. Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written, 2 wrong
-usage.
+`pcipt list --root DIR` and every other command with --root read the recording.
+
+What identifies the machine or its users is masked: serial numbers, MAC addresses, ids of this boot, of disks
+and of file systems, the host's name, addresses of the kernel. The same value has the same pseudonym
+everywhere in the recording. A table shows what was masked.
+
+Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written, 2 wrong usage.
 """
 
 import argparse

@@ -2,11 +2,15 @@
 
 Prints the actions that the service would take on the recorded machine. Nothing is changed on this machine.
 MACHINE is a directory that holds sys/, as `pcipt record` writes it. MACHINE may also hold a sequence of
-steps, xen.json and writes.jsonl. The simulated Xen has the version and the kind of dom0 that MACHINE names;
-the default is Xen 4.17.7 with a PV dom0.
+steps, xen.json and writes.jsonl.
+
+The simulated Xen has the version and the kind of dom0 that MACHINE names; the default is Xen 4.17.7 with a PV
+dom0.
 
 With --expect FILE the actions are compared with the actions in FILE (JSON Lines). Only keys that FILE has are
-compared. Exit codes: 0 done, 1 a file cannot be read, or the actions differ.
+compared.
+
+Exit codes: 0 done, 1 a file cannot be read, or the actions differ.
 """
 
 import argparse

@@ -2,12 +2,18 @@
 
 The archive holds a recording (`pcipt record`), what the service says (status, history, reserved regions,
 findings), what this host can do, versions, settings, and the lines about PCI in the logs of Xen, of Linux and
-of pcipt. These values are masked: serial numbers, MAC addresses, ids of this boot, of disks and file systems,
-the host's name, names of users, addresses of routers and of the kernel. The same value has the same pseudonym
+of pcipt.
+
+These values are masked: serial numbers, MAC addresses, ids of this boot, of disks and file systems, the
+host's name, names of users, addresses of routers and of the kernel. The same value has the same pseudonym
 everywhere in the archive. A table shows what was masked: look at the table and at the files before you send
-the archive. Every command with `--root FILE` reads the archive like a recorded machine. Run the command as
-root: otherwise config space and logs are incomplete. Exit codes: 0 done, also if parts are missing (a line on
-stderr names each missing part), 1 failed, for example because FILE exists already.
+the archive.
+
+Every command with `--root FILE` reads the archive like a recorded machine. Run the command as root: otherwise
+config space and logs are incomplete.
+
+Exit codes: 0 done, also if parts are missing (a line on stderr names each missing part), 1 failed, for
+example because FILE exists already.
 """
 
 import argparse

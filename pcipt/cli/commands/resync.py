@@ -1,7 +1,9 @@
 """Compare what hardware, Linux and Xen know now, and repair what the guards allow.
 
-With --dry-run pcipt makes the same plan and shows it, but changes nothing. Exit codes: 0 hardware, Linux and
-Xen agree (again), 3 the daemon is not running, 4 findings remain, 5 not root.
+With --dry-run pcipt makes the same plan and shows it, but changes nothing.
+
+Exit codes: 0 hardware, Linux and Xen agree (again), 3 the daemon is not running, 4 findings remain, 5 not
+root.
 """
 
 import argparse

@@ -3,10 +3,13 @@
 The regions are read from the ACPI table DMAR or IVRS. On the running machine the daemon adds what Xen says. A
 PVH dom0 cannot see these tables: there Xen is the only source. If Xen's command line is known, the regions
 that it adds (rmrr=, ivmd=) are shown too. The finding region-added marks such a region; the finding
-region-option says which part of these options Xen ignores. --table decodes table files on any machine; with
---root the device paths in these files are followed on the recorded machine. If Xen would refuse a table, or
-would hang or panic because of it, a finding says why; --xen names the version of Xen. Exit codes: 0 fine, 3
-the daemon is needed and not running, 4 something is wrong with a table or a region.
+region-option says which part of these options Xen ignores.
+
+--table decodes table files on any machine; with --root the device paths in these files are followed on the
+recorded machine. If Xen would refuse a table, or would hang or panic because of it, a finding says why; --xen
+names the version of Xen.
+
+Exit codes: 0 fine, 3 the daemon is needed and not running, 4 something is wrong with a table or a region.
 """
 
 import argparse

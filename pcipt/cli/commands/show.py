@@ -2,6 +2,7 @@
 
 SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such as 00_1c.0-00_00.0, or a set:
 00:1f is all functions of a device, 03: all of a bus, * all of the machine. With --json a set gives a list.
+
 Exit codes: 0 done, 1 the machine cannot be read, 2 malformed address, 6 no such device.
 """
 

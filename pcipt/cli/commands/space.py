@@ -1,9 +1,12 @@
 """Show the windows of bridges and root buses: what is used, what is free, and the largest aligned hole.
 
 With SBDF, only the windows above this function are shown: with everything that uses these windows, and with
-the sizes that fit for each Resizable BAR of the function. At the end the BARs without an address are shown:
-which window is too small, how much is missing, and what would help. The windows of root buses are read from
-/proc/iomem. Exit codes: 0 fine, 4 a BAR has no address, 6 no such device.
+the sizes that fit for each Resizable BAR of the function.
+
+At the end the BARs without an address are shown: which window is too small, how much is missing, and what
+would help. The windows of root buses are read from /proc/iomem.
+
+Exit codes: 0 fine, 4 a BAR has no address, 6 no such device.
 """
 
 import argparse

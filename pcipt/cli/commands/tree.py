@@ -2,11 +2,15 @@
 
 Each root bus starts a tree. A bridge is followed by the bus numbers behind it, any other function by its
 name. A "?" after a bus number means: this is perhaps no root bus, because the bridge that leads to this bus
-is gone or has impossible bus numbers. On a terminal, a name that does not fit is cut. Functions that can only
-go to a guest together have the same mark [set N] before their names; `pcipt groups` shows the reasons. --svg
-draws a picture instead. The picture shows for each function its name, its owner, its set, its reserved
-regions, and whether it can be passed through. Exit codes: 0 done, 1 the machine cannot be read or FILE cannot
-be written.
+is gone or has impossible bus numbers. On a terminal, a name that does not fit is cut.
+
+Functions that can only go to a guest together have the same mark [set N] before their names; `pcipt groups`
+shows the reasons.
+
+--svg draws a picture instead. The picture shows for each function its name, its owner, its set, its reserved
+regions, and whether it can be passed through.
+
+Exit codes: 0 done, 1 the machine cannot be read or FILE cannot be written.
 """
 
 import argparse

@@ -3,9 +3,12 @@
 First the daemon notes that dom0 may have the functions. This holds until the device leaves or the host boots
 again. Then the functions return to dom0 as with `pcipt reclaim`: their reserved regions return first, xl
 takes the functions out of quarantine, and Linux looks for a driver. If a step fails, all steps are undone.
-SBDF is the same as for `pcipt release`. Exit codes: 0 done (also if Xen's list of owners cannot be read; a
-line on stderr then says so), 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show
-the new owner, 5 not root, 6 no such device.
+
+SBDF is the same as for `pcipt release`.
+
+Exit codes: 0 done (also if Xen's list of owners cannot be read; a line on stderr then says so), 1 refused or
+failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such
+device.
 """
 
 import argparse

@@ -1,14 +1,20 @@
 """Check before an attempt whether functions can be passed through to a guest, and what must go with them.
 
 For each function a verdict (ok, warn, unknown, refuse) is printed with its reasons. Lines to paste for xl and
-xen-pciback follow. Without SBDF all functions are checked. Then the output begins with what the host can do
-(`pcipt host`) and with the functions that can be passed through; bridges and parts of the host are in one
-line. --xen judges for another version of Xen. Several SBDF are judged as devices of one guest. SBDF is an
-address in any notation, a PCI path, or a set of addresses: 03:00.* is a device, 03: a bus, * all functions.
+xen-pciback follow.
+
+Without SBDF all functions are checked. Then the output begins with what the host can do (`pcipt host`) and
+with the functions that can be passed through; bridges and parts of the host are in one line. --xen judges for
+another version of Xen.
+
+Several SBDF are judged as devices of one guest. SBDF is an address in any notation, a PCI path, or a set of
+addresses: 03:00.* is a device, 03: a bus, * all functions.
+
 With --xl all devices in a guest's configuration file are judged together, for the kind of guest and with the
 options (such as rdm_policy) in that file. If the user is root, the file is also compared with the policy
-(`pcipt policy`). Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse,
-6 no such device.
+(`pcipt policy`).
+
+Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse, 6 no such device.
 """
 
 import argparse

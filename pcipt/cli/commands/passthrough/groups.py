@@ -3,8 +3,9 @@
 Functions are in the same set if the IOMMU cannot tell them apart (requester ids), if one can reach another
 without the IOMMU (no ACS), if they share a reserved region or a page, or if one reset resets all of them.
 SBDF is an address in any notation, a set of addresses such as 03:00.*, or a PCI path. With SBDF only the sets
-of these functions are shown. Exit codes: 0 done, 1 the machine cannot be read, 2 malformed address, 6 no such
-device.
+of these functions are shown.
+
+Exit codes: 0 done, 1 the machine cannot be read, 2 malformed address, 6 no such device.
 """
 
 import argparse

@@ -1,11 +1,14 @@
 """Show what this host can do: can guests be given devices at all, which kinds of guest, and if not, why.
 
 The output shows the kind of dom0, the versions of Xen and Linux, whether Xen uses an IOMMU, and whether Xen
-remaps interrupts. If a guest cannot be given devices, the output says where the cause is and what helps. On
-the running machine the daemon asks Xen; without the daemon, xl asks Xen (only for root). A recording may hold
-Xen's answers. Without Xen's answers the host is judged by the firmware's tables. --xen judges for another
-version of Xen. Exit codes: 0 guests can be given devices, 4 guests cannot be given devices, or this is not
-known, or there is a warning.
+remaps interrupts. If a guest cannot be given devices, the output says where the cause is and what helps.
+
+On the running machine the daemon asks Xen; without the daemon, xl asks Xen (only for root). A recording may
+hold Xen's answers. Without Xen's answers the host is judged by the firmware's tables. --xen judges for
+another version of Xen.
+
+Exit codes: 0 guests can be given devices, 4 guests cannot be given devices, or this is not known, or there is
+a warning.
 """
 
 import argparse

@@ -1,10 +1,13 @@
 """Take functions back into dom0 that were given away for passthrough; their reserved regions return first.
 
 First the daemon restores the reserved regions and keeps them in dom0. Then xl takes the functions out of
-quarantine and gives each function to the driver that it had. If a step fails, all steps are undone. SBDF is
-the same as for `pcipt release`. Exit codes: 0 done (also if Xen's list of owners cannot be read; a line on
-stderr then says so), 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new
-owner, 5 not root, 6 no such device.
+quarantine and gives each function to the driver that it had. If a step fails, all steps are undone.
+
+SBDF is the same as for `pcipt release`.
+
+Exit codes: 0 done (also if Xen's list of owners cannot be read; a line on stderr then says so), 1 refused or
+failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such
+device.
 """
 
 import argparse

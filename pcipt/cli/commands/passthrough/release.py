@@ -3,10 +3,14 @@
 First the functions are checked as by `pcipt check`. A function that the check refuses is released only with
 --force; some refusals hold even with --force. Then xl gives the functions to xen-pciback and quarantines
 them. At last the daemon withdraws their reserved regions; on a PV dom0 it cannot withdraw regions. If a step
-fails, all steps are undone. SBDF is an address in any notation, a PCI path, or '03:00.*' for all functions of
-a device; other sets of addresses are refused. Exit codes: 0 done (also if Xen's list of owners cannot be
-read; a line on stderr then says so), 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does
-not show the new owner, 5 not root, 6 no such device.
+fails, all steps are undone.
+
+SBDF is an address in any notation, a PCI path, or '03:00.*' for all functions of a device; other sets of
+addresses are refused.
+
+Exit codes: 0 done (also if Xen's list of owners cannot be read; a line on stderr then says so), 1 refused or
+failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such
+device.
 """
 
 import argparse

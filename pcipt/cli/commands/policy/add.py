@@ -5,6 +5,7 @@ The line for the guest's configuration file is printed, with all functions that 
 A function that `pcipt check` refuses is not kept. All functions in the command, and those that are kept
 already, are judged as devices of one guest. SBDF is an address, a PCI path, or '03:00.*' for all functions of
 a device. Afterwards make the initramfs anew, so that no driver of dom0 gets the function at the next boot.
+
 Exit codes: 0 kept, 1 refused, 5 not root, 6 no such device.
 """
 

@@ -3,8 +3,10 @@
 At boot the systemd unit pcipt-policy.service runs this command, after the hook in the initramfs has kept
 dom0's drivers away. The command may run again at any time: a function that a guest has stays with the guest.
 If another device is in the place of the expected device, the command does not touch it. If a driver of dom0
-has a function, the command releases it only with --from-drivers. Exit codes: 0 done, 1 failed, 3 the daemon
-is not running, 4 a device is not the expected device, or a function stays with its driver, 5 not root.
+has a function, the command releases it only with --from-drivers.
+
+Exit codes: 0 done, 1 failed, 3 the daemon is not running, 4 a device is not the expected device, or a
+function stays with its driver, 5 not root.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
 The files of the policy are those in passthrough.d and the settings file pcipt.toml. From pcipt.toml the
 tables [[passthrough]] are taken, and the policed ports (hotplug.below), which the initramfs guards. `pcipt
-policy add`, `pcipt policy remove` and the hook that makes an initramfs write the list too. Exit codes: 0
-done, 1 a file cannot be used, 5 not root.
+policy add`, `pcipt policy remove` and the hook that makes an initramfs write the list too.
+
+Exit codes: 0 done, 1 a file cannot be used, 5 not root.
 """
 
 import argparse

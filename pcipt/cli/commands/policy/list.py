@@ -1,8 +1,10 @@
 """List the functions that are kept for guests: their state, address now, path, ids, guest and note.
 
-The state `present` means that the expected device is at its place, `mismatch` that another device is at this
-place, `absent` that no device is at this place. Exit codes: 0 all functions are present, 4 a function is not
-present, 5 not root.
+present   the expected device is at its place
+mismatch  another device is at this place
+absent    no device is at this place
+
+Exit codes: 0 all functions are present, 4 a function is not present, 5 not root.
 """
 
 import argparse

@@ -3,7 +3,9 @@
 SBDF is the PCI path of an entry, or the address of the function that is at this path now. A function that a
 guest has stays with the guest, and a function in quarantine stays in quarantine; `pcipt reclaim` takes such a
 function back. Only the table of this entry is removed from its file; other tables and comments stay.
-Afterwards make the initramfs anew. Exit codes: 0 done, 1 failed, 5 not root, 6 no entry has this path.
+Afterwards make the initramfs anew.
+
+Exit codes: 0 done, 1 failed, 5 not root, 6 no entry has this path.
 """
 
 import argparse

@@ -3,8 +3,9 @@
 --xl prints lines for guests' configuration files, with the options and lines that `pcipt check` prints for a
 device. --kernel prints the option for dom0's command line, which is needed if a driver is built into the
 kernel. --qubes is for Qubes OS, --xapi for XCP-ng and XenServer. The lines have the present addresses: print
-them again after a change of hardware. Exit codes: 0 the lines have all functions, 4 a function is missing or
-is not the expected device.
+them again after a change of hardware.
+
+Exit codes: 0 the lines have all functions, 4 a function is missing or is not the expected device.
 """
 
 import argparse

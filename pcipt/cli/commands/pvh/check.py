@@ -1,6 +1,7 @@
 """Check ACPI tables against the PVH contract: one row for each rule, with table, offset and reason.
 
 Checks the tables that the kernel shows (--root: of a recorded machine), or the table files in a directory.
+
 Exit codes: 0 all is right, 1 a file cannot be read, 4 a row is warn or error.
 """
 

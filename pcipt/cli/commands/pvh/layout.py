@@ -2,10 +2,13 @@
 
 pcipt computes the layout from the memory map, from ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and
 from the functions' BARs. A PVH dom0 cannot see DMAR and IVRS: if you have a copy of these tables, name it
-with --table. Xen's command line is read from xl or from the recording; --xen-options gives another line. Xen
-maps reserved memory 1:1 unless its command line has dom0-iommu=no-map-reserved. The options rmrr= and ivmd=
-add regions. If a BAR lies over the memory map, Xen's release decides which parts of the BAR are mapped. Exit
-codes: 0 done, 1 a file cannot be read, 4 there are findings, 5 not permitted.
+with --table.
+
+Xen's command line is read from xl or from the recording; --xen-options gives another line. Xen maps reserved
+memory 1:1 unless its command line has dom0-iommu=no-map-reserved. The options rmrr= and ivmd= add regions. If
+a BAR lies over the memory map, Xen's release decides which parts of the BAR are mapped.
+
+Exit codes: 0 done, 1 a file cannot be read, 4 there are findings, 5 not permitted.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 An image may consist of several files, each with its own --at. pcipt looks for the structure at the first byte
 of the lowest file, then searches for its magic number; --info gives the address of the structure instead.
+
 Exit codes: 0 all is right, 1 a file cannot be read, 4 a row is warn or error.
 """
 

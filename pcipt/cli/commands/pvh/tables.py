@@ -3,7 +3,9 @@
 The tables of a hardware domain are made from the tables of the machine (--root): MADT, XSDT and RSDP are
 built again, tables that dom0 must not see are left out, all other tables are unchanged. For a guest all
 tables are built. With --function the DSDT of the guest describes a root bridge with exactly the windows that
-the BARs of these functions need. Exit codes: 0 done, 1 a file cannot be read or written.
+the BARs of these functions need.
+
+Exit codes: 0 done, 1 a file cannot be read or written.
 """
 
 import argparse
