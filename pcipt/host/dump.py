@@ -36,6 +36,14 @@ _OTHERS = (
     (r"^\s+\*-\w+|bus info: pci@", f"is the output of lshw, which has no numbers: {RUN}"),
     (r"^(?:\[[ \d.]+\] )?(?:Linux version|BIOS-e820|Command line|pci(?:_bus)? [0-9a-f]{4}:)",
      f"is a boot log without config space: boot with pci=earlydump, or {RUN}"),
+    (r"^dom0:[0-9a-f]{2}_[0-9a-f]{2}\.[0-7]", f"is the output of qvm-pci, which has no numbers: {RUN}"),
+    (r"^\s*pci-id \( ?R[OW]\)", f"is the output of xe pci-list, which has no numbers: {RUN}"),
+    (r"^\W*0x[0-9a-f]{6}\W+0x[0-9a-f]{4}\W+[0-9a-f]{4}:", f"is a table of Proxmox's pvesh: {RUN}"),
+    (r"/iommu_groups/\d+/devices/|-> \S*devices/pci[0-9a-f]{4}:|^pci_[0-9a-f]{4}_[0-9a-f]{2}_",
+     f"has names of functions and tells nothing about them: {RUN}"),
+    (r"^(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\s*$", f"has addresses and no more: {RUN}"),
+    (r"^[0-9a-f]{4}\t[0-9a-f]{8}\t", f"is /proc/bus/pci/devices: {RUN}"),
+    (r"^\(XEN\) ", f"is a log of Xen: {RUN}"),
     (r"^[0-9a-f]{7,8}:? ", "is a hexdump that names no function: put a line such as `00:1f.2 x` above it"),
 )  # fmt: skip
 

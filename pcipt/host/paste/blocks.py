@@ -17,8 +17,14 @@ from pcipt.pci import Finding, Sbdf
 MAX_CONFIG = 4096
 _FLAGS = re.ASCII | re.IGNORECASE
 _SBDF = r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])"
+_ONE = r"[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 #  bridges in front: lspci -PP, which tells the segment only once
 _ADDRESS = re.compile(rf"(?:(?P<first>[0-9a-f]{{4,8}}:)?[0-9a-f:./]{{1,200}}/)?{_SBDF}(?=\s|$)", _FLAGS)
+#  what scripts that list IOMMU groups, grep -n and lists put before the heading
+_BEFORE = re.compile(
+    rf"(?:(?:IOMMU[ _])?group:?\s*\d{{1,4}}:?\s+|\d{{1,3}}:|[-*\u2022]\s+)(?=(?:[0-9a-f]{{4,8}}:)?{_ONE}\s)",
+    _FLAGS,
+)
 _BY_PATH = re.compile(  # lspci -P: the function on the root bus, then device and function below each bridge
     r"([0-9a-f:]{5,13}\.[0-7](?:/[0-9a-f]{2}\.[0-7]){0,59})/([01][0-9a-f])\.([0-7])(?=\s|$)", _FLAGS
 )
@@ -245,6 +251,8 @@ def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
 def _heading_of(line: Line, paths: _Paths) -> Block | None:
     """Return a new block if the line is the heading of a function, else None."""
     text = line.text
+    if (before := _BEFORE.match(text)) is not None:
+        text = text[before.end() :]
     if (slot := _SLOT.match(text)) is not None:
         text = text[slot.end() :]
     if (found := _ADDRESS.match(text)) is not None:

@@ -2,10 +2,10 @@
 
     raw                  as in /sys/firmware/acpi/tables; several one after the other
     acpidump             "DMAR @ 0x…", then rows `    0000: 44 4D 41 52 …  DMAR`
-    xxd, xxd -g1         `00000000: 444d 4152 …  DMAR`; xxd -p has digits alone
+    xxd, xxd -g1, -c32   `00000000: 444d 4152 …  DMAR`, rows of any width; xxd -p has digits alone
     hexdump -C           `00000000  44 4d 41 52 …  |DMAR|`, with `*` for rows that repeat
     hexdump, od -x       `0000000 4d44 5241 …`: words of 16 bits, the low byte first; od counts in octal
-    od -t x1             `0000000 44 4d 41 52`
+    od -t x1, -t x4      `0000000 44 4d 41 52`; words of 32 bits as those of 16; offsets in decimal, or none
     iasl -tc, xxd -i     `0x44,0x4D,0x41,0x52,`
 Source: acpica source/common/acfileio.c and source/tools/acpidump; hexdump(1), xxd(1), od(1); ACPI 6.5 §5.2.6
         (a table's length is in its header).
@@ -18,13 +18,13 @@ from pcipt import values as attrs
 from pcipt.host.paste.text import IS_PACKED, PACKED, Line, decoded, lines_of
 
 HEADER, LENGTH_AT = 36, slice(4, 8)
-ROW = 16  # bytes
+WIDEST, OD_DIGITS = 256, 7  # bytes of a row; digits of od's offsets
 _SIGNATURE = re.compile(rb"[A-Z0-9_!]{4}")
 _FLAGS = re.ASCII | re.IGNORECASE
 _DUMPED = re.compile(r"(?:0x)?([0-9a-f]{4,8})(:?)\s+(?=[0-9a-f]{2})", _FLAGS)
 _ENDED = re.compile(r"(?:0x)?[0-9a-f]{5,8}", _FLAGS)
 _GROUP = re.compile(r"(?:[0-9a-f]{2}){1,8}", _FLAGS)
-_PLAIN = re.compile(r"(?:[0-9a-f]{2})+", _FLAGS)
+_PLAIN = re.compile(r"(?:[0-9a-f]{2})+(?: +(?:[0-9a-f]{2})+)*", _FLAGS)
 _ARRAY = re.compile(r"0x([0-9a-f]{2})\b,?", _FLAGS)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _DSL = re.compile(r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h [0-9]{4}", _FLAGS)
@@ -49,6 +49,11 @@ class _Rows:
 
     rows: list[tuple[int, str, list[str]]] = attrs.field(factory=list)
     repeats: set[int] = attrs.field(factory=set)
+
+    @property
+    def width(self) -> int:
+        """Return the bytes of the first row: behind it stands the signature, which ends the digits."""
+        return sum(map(len, self.rows[0][2])) // 2
 
 
 def tables_in(data: bytes) -> list[bytes]:
@@ -114,22 +119,23 @@ def _dumps(lines: Iterable[Line]) -> Iterator[_Rows]:
         if not found[1].strip("0") and current.rows:
             yield current
             current = _Rows()
-        groups = _groups(line.text[found.end() :].partition("|")[0])
+        widest = current.width if current.rows else WIDEST
+        groups = _groups(line.text[found.end() :].partition("|")[0], widest)
         if groups:
             current.rows.append((line.number, found[1], groups))
     if current.rows:
         yield current
 
 
-def _groups(text: str) -> list[str]:
-    """Return the groups of hexadecimal digits at the beginning of a row, at most 16 bytes.
+def _groups(text: str, widest: int) -> list[str]:
+    """Return the groups of hexadecimal digits at the beginning of a row, at most `widest` bytes.
 
     The text column behind them ends them; of a last row that is short, what looks like digits there is cut by
     the table's length.
     """
     found: list[str] = []
     for word in text.split():
-        if not _GROUP.fullmatch(word) or sum(map(len, found)) + len(word) > 2 * ROW:
+        if not _GROUP.fullmatch(word) or sum(map(len, found)) + len(word) > 2 * widest:
             break
         found.append(word)
     return found
@@ -143,7 +149,7 @@ def _assembled(dump: _Rows) -> bytes:
     Raises: TextError if a row is missing.
     """
     written = _joined(dump, swapped=False)
-    if _sound(written) or any(len(group) != 4 for _, _, groups in dump.rows for group in groups[:1]):
+    if _sound(written) or any(len(group) < 4 for _, _, groups in dump.rows for group in groups[:1]):
         return written[: _length(written)]
     swapped = _joined(dump, swapped=True)
     if _sound(swapped):
@@ -166,9 +172,9 @@ def _joined(dump: _Rows, *, swapped: bool) -> bytes:
     data = bytearray()
     for index, (number, offset, groups) in enumerate(dump.rows):
         at = int(offset, base)
-        if index - 1 in dump.repeats and len(data) >= ROW:
+        if index - 1 in dump.repeats and len(data) >= dump.width:
             while len(data) < at <= 1 << 24:
-                data += data[-ROW:]
+                data += data[-dump.width :]
         if not groups and at + 1 == len(data):
             del data[at:]  # the last word was filled up
         if at != len(data):
@@ -182,20 +188,33 @@ def _joined(dump: _Rows, *, swapped: bool) -> bytes:
 
 
 def _base(dump: _Rows) -> int:
-    """Return the base of the offsets: 8 if od wrote them, whose second is 0000020; else 16."""
+    """Return the base of the offsets: 16, or for od's seven digits 8 or 10, if in that base the second offset
+    is the length of the first row.
+    """
     second = dump.rows[1][1] if len(dump.rows) > 1 else ""
-    return 8 if second == "0000020" else 16
+    if len(second) != OD_DIGITS:
+        return 16
+    return next((base for base in (16, 8, 10) if _value(second, base) == dump.width), 16)
+
+
+def _value(digits: str, base: int) -> int | None:
+    """Return the value of digits; None if they are none of this base."""
+    try:
+        return int(digits, base)
+    except ValueError:
+        return None
 
 
 def _digits_alone(lines: Iterable[Line]) -> bytes:
-    """Return the bytes of a text that has digits alone (xxd -p), or the numbers of a C array.
+    """Return the bytes of a text that has digits alone (xxd -p, od -An), or the numbers of a C array.
 
     Raises: TextError if there are neither.
     """
     texts = [line.text for line in lines if line.text]
-    plain = [text for text in texts if _PLAIN.fullmatch(text)]
-    digits = "".join(plain) if len(plain) == len(texts) else ""
-    digits = digits or "".join(digit for text in texts for digit in _ARRAY.findall(text.partition("/*")[0]))
+    plain = ["".join(text.split()) for text in texts if _PLAIN.fullmatch(text)]
+    digits = "".join(plain)
+    if len(plain) < len(texts) and not _sound(bytes.fromhex(digits)):
+        digits = "".join(digit for text in texts for digit in _ARRAY.findall(text.partition("/*")[0]))
     data = bytes.fromhex(digits)
     if len(data) < HEADER:
         raise TextError(NO_TABLE)

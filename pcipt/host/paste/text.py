@@ -17,9 +17,12 @@ _ODD = str.maketrans(
 )
 _MARKUP = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&nbsp;": " "}
 _QUOTED_PRINTABLE = {"=3D": "=", "=20": " ", "=09": "\t"}
+_BBCODE = "i?code|quote|spoiler|plain"
 _QUOTE = re.compile(r"(?: {0,3}[>|] ?)+")
-_TAGS = re.compile(r"(?:</?[a-z]{1,8}>)+", re.IGNORECASE)
-_END_TAGS, _LONGEST_TAGS = re.compile(r"(?:</[a-z]{1,8}>)+$", re.IGNORECASE), 60
+#  HTML, a forum's [CODE], the backquotes of Markdown
+_TAGS = re.compile(rf"(?:</?[a-z]{{1,8}}>|\[/?(?:{_BBCODE})(?:=[^\]]{{0,40}})?\]|`{{1,4}})+", re.IGNORECASE)
+_END_TAGS = re.compile(rf"(?:</[a-z]{{1,8}}>|<br ?/?>|\[/(?:{_BBCODE})\]|`{{1,4}})+$", re.IGNORECASE)
+_LONGEST_TAGS = 60
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
 _LOG = re.compile(
     r"(?:<\d{1,3}>|kern  :[a-z]{3,6} {0,3}: )?"
@@ -27,7 +30,8 @@ _LOG = re.compile(
     r"(?:\[[ \d]{1,12}\.\d{1,9}\](?:\[ *[TC]\d{1,9}\])?(?: [^\s:]{1,80} kernel:)? ?"
     r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\] ?)?"
 )
-_BEFORE_LOG = frozenset("<[k0123456789ADFJMNOS")  # what a prefix of a log begins with
+_BEFORE_LOG = frozenset("<[`k0123456789ADFJMNOS")  # what a prefix of a log, or a tag, begins with
+_BEFORE_TAG, _BEHIND_TAG = frozenset("<[`"), frozenset(">]`")
 
 
 @attrs.frozen
@@ -94,11 +98,11 @@ def _clean(number: int, row: str) -> Line:
         row = row[quote.end() :]
         row = row.rstrip(" |") if "|" in quote[0] else row
     if row[:1] in _BEFORE_LOG:
-        if row[0] == "<" and (tags := _TAGS.match(row)) is not None:
+        if row[0] in _BEFORE_TAG and (tags := _TAGS.match(row)) is not None:
             row = row[tags.end() :]
         if (prefix := _LOG.match(row)) is not None:
             row = row[prefix.end() :]
-    if row[-1:] == ">" and (tags := _END_TAGS.search(row[-_LONGEST_TAGS:])) is not None:
+    if row[-1:] in _BEHIND_TAG and (tags := _END_TAGS.search(row[-_LONGEST_TAGS:])) is not None:
         row = row[: len(row) - len(tags[0])]
     text = row.strip()
     indent = len(row[: len(row) - len(row.lstrip())].expandtabs(TAB)) if row[:1] in " \t" else 0

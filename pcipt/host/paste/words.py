@@ -136,7 +136,8 @@ class Words:
         if found is not None:
             self.class_code = int(found[1] or found[2], 16)
         pairs = _IDS.findall(names)
-        bare = _BARE_IDS.match(names.partition(": ")[2])
+        #  plain lspci has them, too, for a vendor without a name: then the class has no number
+        bare = _BARE_IDS.match(names.partition(": ")[2]) if found is not None else None
         if pairs or bare is not None:
             vendor, device = pairs[-1] if pairs else bare.groups() if bare is not None else ("", "")
             self.vendor, self.device = int(vendor, 16), int(device, 16)

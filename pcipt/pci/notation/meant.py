@@ -61,7 +61,7 @@ def _readings(text: str) -> list[SlotFilter]:
     if inside:
         return inside
     plain = plain_address(text)
-    words = [word for word in _SEPARATORS.split(plain) if word]
+    words = _words(plain)
     if len(words) == 2 and ":" not in plain:
         words = ["0", *words]  # device.function
     elif len(words) == 2:
@@ -76,6 +76,19 @@ def _readings(text: str) -> list[SlotFilter]:
     if function is not None and function > LIMITS["function"]:
         function = None
     return [SlotFilter(segment, bus, device, function)]
+
+
+def _words(plain: str) -> list[str]:
+    """Return the numbers of a text, without the word `pci` in front, as Xorg and libvirt write it.
+
+    There are none if it is not known whether they are decimal, as Xorg's are.
+    """
+    words = [word for word in _SEPARATORS.split(plain) if word]
+    if not words or words[0].lower() != "pci":
+        return words
+    numbers = words[1:]
+    doubtful = any(word.isdecimal() and int(word) != int(word, 16) for word in numbers)
+    return [] if doubtful and plain[3:4] == ":" else numbers
 
 
 def _begins_with_segment(words: list[str]) -> bool:

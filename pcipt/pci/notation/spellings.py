@@ -36,10 +36,12 @@ _PREFIXED = re.compile(
 )
 _UDEV = re.compile(rf"pci-(?P<plain>{_FULL})-[\w.:-]+", _FLAGS)
 _XORG = re.compile(
-    r"(?:BusID\s+)?\"?PCI:(?P<bus>\d{1,5})(?:@(?P<domain>\d{1,10}))?:(?P<slot>\d{1,5}):(?P<function>\d{1,5})\"?",
+    r"\s*(?:(?:Option\s+)?\"?BusID\"?\s+)?\"?PCI:(?P<bus>\d{1,5})(?:@(?P<domain>\d{1,10}))?:(?P<slot>\d{1,5}):(?P<function>\d{1,5})\"?\s*",
     _FLAGS,
 )
-_WINDOWS = re.compile(r"PCI bus (?P<bus>\d+), device (?P<slot>\d+), function (?P<function>\d+)", _FLAGS)
+_WINDOWS = re.compile(
+    r"(?:PCI Slot \d+ \()?PCI bus (?P<bus>\d+), device (?P<slot>\d+), function (?P<function>\d+)\)?", _FLAGS
+)
 _LOGGED = re.compile(r"(?P<plain>.*\.[0-7])[:;,]", re.DOTALL)
 _QUBES = re.compile(r"(?P<plain>(?:dom0:)?[0-9a-f_.-]+):(?:0x[0-9a-f]{4}|\*).*", _FLAGS)
 _LIST = re.compile(r"pci ?= ?(?P<plain>\[.*\])", _FLAGS)

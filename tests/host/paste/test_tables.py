@@ -23,14 +23,20 @@ SPARSE = build_table(Header("TEST", 1), bytes(200) + b"end" + bytes(100))  # row
 MADT = build_table(Header("APIC", 1), bytes(range(9)))
 
 
-def rows(data, row):
-    return "".join(row(at, data[at : at + 16]) for at in range(0, len(data), 16))
+def rows(data, row, width=16):
+    return "".join(row(at, data[at : at + width]) for at in range(0, len(data), width))
 
 
 def words_of(data):
     """Words of 16 bits, the low byte first; a last single byte is one of them."""
     padded = data + bytes(len(data) % 2)
     return " ".join(f"{word:04x}" for (word,) in struct.iter_unpack("<H", padded))
+
+
+def quads(data):
+    """Words of 32 bits, the low byte first; the last is filled up."""
+    padded = data + bytes(-len(data) % 4)
+    return " ".join(f"{word:08x}" for (word,) in struct.iter_unpack("<I", padded))
 
 
 def text_of(data):
@@ -62,6 +68,15 @@ FORMS = {
     "od -t x1": lambda data: rows(data, lambda at, row: f"{at:07o} {row.hex(' ')}\n") + f"{len(data):07o}\n",
     "od -A x -t x1": lambda data: rows(data, lambda at, row: f"{at:06x} {row.hex(' ')}\n"),
     "od -x": lambda data: rows(data, lambda at, row: f"{at:07o} {words_of(row)}\n"),
+    "od -A d -t x1": lambda data: rows(data, lambda at, row: f"{at:07d} {row.hex(' ')}\n"),
+    "od -A n -t x1": lambda data: rows(data, lambda _at, row: f" {row.hex(' ')}\n"),
+    "od -t x4": lambda data: rows(data, lambda at, row: f"{at:07o} {quads(row)}\n"),
+    "xxd -c 8": lambda data: rows(data, lambda at, row: f"{at:08x}: {pairs(row):19}  {text_of(row)}\n", 8),
+    "xxd -c 32": lambda data: rows(data, lambda at, row: f"{at:08x}: {pairs(row):79}  {text_of(row)}\n", 32),
+    "Format-Hex": lambda data: (
+        f"{'':11}00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F\n\n"
+        + rows(data, lambda at, row: f"{at:08X}   {row.hex(' ').upper():47}  {text_of(row)}\n")
+    ),
     "iasl -tc": lambda data: (
         "unsigned char DMAR[] =\n{\n"
         + rows(
@@ -74,6 +89,9 @@ FORMS = {
 MANGLED = {
     "plain": lambda text: text.encode(),
     "quoted": lambda text: "".join(f"> {line}\n" for line in text.splitlines()).encode(),
+    "in a forum's code": lambda text: f"Hello,\n[CODE]{text.rstrip()}[/CODE]\n".encode(),
+    "in Markdown": lambda text: f"Hello,\n```\n{text}```\n".encode(),
+    "below a prompt": lambda text: f"root@host:~# hexdump DMAR\n{text}root@host:~# \n".encode(),
     "indented": lambda text: "".join(f"      {line}\n" for line in text.splitlines()).encode(),
     "CR LF": lambda text: text.replace("\n", "\r\n").encode(),
     "UTF-16": lambda text: text.encode("utf-16"),

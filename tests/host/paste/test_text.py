@@ -37,6 +37,18 @@ MANGLED = {
     ),
     "a web page": each_line("&gt; ").replace("<T", "&lt;T"),
     "in <pre>": f"<pre>{PLAIN}</pre>",
+    "a forum's code": f"[CODE]{PLAIN.rstrip()}[/CODE]\n",
+    "a forum's code with a language": f"[SPOILER][CODE=bash]{PLAIN.rstrip()}[/CODE][/SPOILER]\n",
+    "in Markdown": f"```{PLAIN.rstrip()}```\n",
+    "in lines that end with <br>": each_line(after="<br>\n"),
+    "from grep -n": "".join(
+        f"{number}:{line}\n" if line[2:3] == ":" and line[5:6] == "." else f"{line}\n"
+        for number, line in enumerate(PLAIN.splitlines(), 1)
+    ),
+    "by a script for IOMMU groups": PLAIN.replace("00:1c.0", "IOMMU Group 12 00:1c.0").replace(
+        "01:00.0", "IOMMU Group 3: 01:00.0"
+    ),
+    "in a list": PLAIN.replace("00:1c.0", "- 00:1c.0").replace("01:00.0", "* 01:00.0"),
     "in colours": PLAIN.replace("00:1c.0", "\x1b[01;31m\x1b[K00:1c.0\x1b[m\x1b[K"),
     "a console's log": each_line("[   12.345678] "),
     "with a thread": each_line("[   12.345678][    T1] "),

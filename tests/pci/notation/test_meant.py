@@ -47,6 +47,10 @@ MEANT = [
     (" 01:00.0", ["01:00.0"]),
     ("01:00.0 ", ["01:00.0"]),
     ("0002:02:00.0", ["0001:02:00.0"]),
+    ("PCI:1:0", ["01:00.0"]),  # never 00:01.0
+    ("PCI:1:0:5", ["01:00.1"]),
+    ("PCI:10:0", []),  # decimal for Xorg: bus 0a
+    ("pci_0000_01_00_7", ["01:00.1"]),
     ("zz:1f.3", ["00:1f.3"]),  # the only one with that device and function
     ("zz:00.0", []),  # four have them
     ("00:22.0", []),  # 22 was readable, and no function has it

@@ -31,10 +31,13 @@ ONE = [
     ("PCI:1@10:31:7", Sbdf(10, 1, 31, 7)),
     ('"PCI:1:0:0"', CARD),
     ('BusID "PCI:1:0:0"', CARD),
+    ('    BusID      "PCI:1:0:0"', CARD),
+    ('Option "BusID" "PCI:1:0:0"', CARD),
     ("PCI_SLOT_NAME=0000:01:00.0", CARD),
     ("pci=['01:00.0']", CARD),
     ("pci = ['01:00.0@5,permissive=1']", CARD),
     ("PCI bus 10, device 0, function 1", Sbdf(0, 10, 0, 1)),  # Windows
+    ("PCI Slot 3 (PCI bus 10, device 0, function 1)", Sbdf(0, 10, 0, 1)),
     ("0x0000:0x01:0x00.0x0", CARD),
     ("0x01:0x00.0", CARD),
     ("00:0x1a.0", Sbdf(0, 0, 0x1A, 0)),
