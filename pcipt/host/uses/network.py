@@ -8,7 +8,7 @@ from pcipt.host.tree import list_names
 from pcipt.pci import Sbdf
 from pcipt.pci.raw import Use, UseKind
 
-NET = "sys/class/net"
+NET, OVS = "sys/class/net", "sys/devices/virtual/net/ovs-system"
 ROUTES, ROUTES6 = "proc/net/route", "proc/net/ipv6_route"
 SSH_PORT = 22
 _TABLES = ("proc/net/tcp", "proc/net/tcp6")
@@ -75,7 +75,7 @@ def _real(reader: RoleReader, name: str, depth: int) -> dict[str, list[Sbdf]]:
         return {name: functions} if functions else {}
     found: dict[str, list[Sbdf]] = {}
     home = "/".join(where)
-    for lower in _lowers(reader, home):
+    for lower in _lowers(reader, home) or _switched(reader, home):
         found |= _real(reader, lower, depth - 1)
     return found
 
@@ -100,6 +100,34 @@ def _lowers(reader: RoleReader, home: str) -> list[str]:
         for name in sorted(ports):
             _keep(reader, f"{home}/brif", name)
     return sorted(found)
+
+
+def _switched(reader: RoleReader, home: str) -> list[str]:
+    """Return the interfaces behind a port of dom0 at Open vSwitch, as XCP-ng's bridges are; none without it.
+
+    Linux ties the cards to `ovs-system` only, for all bridges together. The card of this one has its MAC
+    address, as xapi gives it; if none has, each card may carry it. A tunnel has no MAC address, and no card.
+    Source: linux net/openvswitch/vport-netdev.c, ovs_netdev_link.
+    """
+    mine = _mac(reader, home)
+    if mine == "" or home == OVS:
+        return []
+    cards = _lowers(reader, OVS)
+    return [card for card in cards if mine and _mac(reader, f"{OVS}/lower_{card}") == mine] or cards
+
+
+def _mac(reader: RoleReader, home: str) -> str | None:
+    """Return the MAC address of the interface with the directory or link `home`, and keep it; None if it
+    cannot be read.
+    """
+    try:
+        is_link = home.rpartition("/")[2].startswith("lower_")
+        real = "/".join(reader.follow_link(home)) if is_link else home
+        data = reader.tree.read(f"{real}/address", 256)
+    except OSError:
+        return None
+    reader.kept_files[f"{real}/address"] = Kept(f"{real}/address", data)
+    return data.decode("ascii", "replace").strip()
 
 
 def _keep(reader: RoleReader, directory: str, name: str) -> None:

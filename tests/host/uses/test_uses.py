@@ -147,6 +147,34 @@ def test_the_default_route_by_a_bridge(root, lower):
     assert ("default-route", "eth0", "xenbr0") in uses(root, NIC)
 
 
+def switched(root, mac):
+    """Open vSwitch, as XCP-ng has it: eth0 and eth1 belong to ovs-system, xenbr0 is a port of dom0."""
+    for name in ("xenbr0", "ovs-system"):
+        link(root, f"sys/class/net/{name}", f"../../devices/virtual/net/{name}")
+    link(root, "sys/class/net/eth1", f"../../{CARD}1/eth1")
+    for name, home, address in (
+        ("eth0", f"{CARD}/eth0", "02:00:00:00:00:0a"),
+        ("eth1", f"{CARD}1/eth1", "02:00:00:00:00:0b"),
+    ):
+        link(root, f"sys/devices/virtual/net/ovs-system/lower_{name}", f"../../../../{home}")
+        write(root, f"sys/{home}/address", f"{address}\n")
+    write(root, "sys/devices/virtual/net/xenbr0/address", f"{mac}\n")
+
+
+@pytest.mark.parametrize(
+    ("mac", "cards"),
+    [("02:00:00:00:00:0a", ["eth0"]), ("02:00:00:00:00:0c", ["eth0", "eth1"]), ("", [])],
+    ids=["that of a card", "another", "a tunnel's"],
+)
+def test_the_default_route_by_open_vswitch(root, tmp_path, mac, cards):
+    switched(root, mac)
+    routes(root, DEFAULT.format("xenbr0", "0003"))
+    expected = [("default-route", card, "xenbr0") for card in cards]
+    assert [use for use in uses(root, NIC) if use[0] == "default-route"] == expected
+    record_machine(str(root), str(tmp_path / "copy"))
+    assert [use for use in uses(tmp_path / "copy", NIC) if use[0] == "default-route"] == expected
+
+
 def test_the_default_route_of_ipv6(root):
     zero, nowhere = "0" * 32, "0" * 32
     line = f"{zero} {{length}} {nowhere} 00 fe80{'0' * 28} 00000400 00000001 00000000 {{flags}} {{name}}\n"
