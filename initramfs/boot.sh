@@ -1,8 +1,8 @@
 #!/bin/sh
 # Do what the list of pcipt says, before udev loads drivers: keep functions for guests (keep.sh), give them to
 # xen-pciback, and let it guard the policed ports (hotplug.below).
-#   boot.sh [ROOT]     sys, etc, dev and run are below ROOT. What happened goes to the kernel's log, and what was kept
-#                      to /run/pcipt.caught
+#   boot.sh [ROOT]     sys, etc, dev and run are below ROOT. What happened goes to the kernel's log, what was kept to
+#                      /run/pcipt.caught, and the ports that xen-pciback guards to /run/pcipt.guarded
 root=${1-} sys=$root/sys list=$root/etc/pcipt/passthrough.list
 
 tell() { echo "<5>pcipt: $*" > "$root/dev/kmsg"; }
@@ -55,7 +55,11 @@ fi
 # It takes each function below such a port that appears from now on, unless a driver comes before it that was
 # registered earlier. What is there already is not offered to it: dom0 may run from it.
 for each in $ports; do
-    echo "$each" 2> /dev/null > "$driver/new_slot" || tell "port $each is not guarded: xen-pciback refuses it"
+    if echo "$each" 2> /dev/null > "$driver/new_slot"; then
+        echo "$each" >> "$root/run/pcipt.guarded"
+    else
+        tell "port $each is not guarded: xen-pciback refuses it"
+    fi
 done
 # Where it is built in, nobody offers it what was named for it later.
 for each in $kept; do

@@ -44,6 +44,7 @@ from pcipt.engine.interfaces import Host
 from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.engine.report import Report, Scope
 from pcipt.errors import HypervisorError, PciptError
+from pcipt.host.policy.caught import read_guarded
 from pcipt.pci import Finding, Sbdf
 from pcipt.pci.policy.written import CODES as WRONG_LINES
 from pcipt.remap.actions import MapMmio, Outcome, Result, RewriteBar, RewriteCommand, UnmapMmio
@@ -60,7 +61,7 @@ class Options:
     socket file is made. If `settings_required` is True, a missing settings file is an error. `unusable` says
     why the state directory cannot be used; it is empty if it can. `policy` is the directory with the policy
     of what is kept for guests; None is no policy. `lines` is the root below which lines of other tools are
-    looked for: proc/cmdline and etc/xen.
+    looked for: proc/cmdline and etc/xen, and run with what the initramfs did.
     """
 
     socket: str
@@ -116,6 +117,8 @@ class Daemon:
         )  # fmt: skip
         self.engine.service_findings += self._watch.findings
         self._read_policy()
+        if options.policy is not None:  # a port that the settings have no more is let go
+            self.engine.memory.ledger.ports.guarded |= read_guarded(options.lines)
         self._watch.on_finding = self.engine.service_findings.append
         self._watch.on_change = lambda change, read_back: self._announcer.tell_change(
             change, read_back=read_back

@@ -29,7 +29,7 @@ from tests.daemon.test_watcher import Unreadable
 from tests.engine.stage import BusStage, S, Stage
 from tests.engine.test_mapping import LOST, NO_ADD, machine
 from tests.machines import function
-from tests.xen.devices import device
+from tests.xen.devices import device, port
 
 ADDRESSES = [f"0000:00:{number:02x}.0" for number in range(6)]
 
@@ -37,11 +37,11 @@ ADDRESSES = [f"0000:00:{number:02x}.0" for number in range(6)]
 class Service:
     """A daemon; `told` has the fields of each line of its log, `published` what monitors were told."""
 
-    def __init__(self, directory, stage, settings):
+    def __init__(self, directory, stage, settings, **more):
         self.stage, self.told, self.published = stage, [], []
         self.settings_file = directory / "pcipt.toml"
         self.hotplug = RecordedHotplug()
-        options = Options(str(directory / "control"), str(directory), str(self.settings_file), False)
+        options = Options(str(directory / "control"), str(directory), str(self.settings_file), False, **more)
         log = Logs(lambda level, text, fields: self.told.append((level, text, fields)))
         watch = getattr(stage, "watch", None)
         self.daemon = Daemon(stage.host, stage.xen, self.hotplug, options, settings, log, watch)
@@ -446,6 +446,20 @@ def test_entries_in_the_settings_file_are_the_policy_too(tmp_path, serve):
     file.write_text("[[passthrough]]\n")
     service.daemon._reload()
     assert "policy-unreadable" in {finding.code for _, finding in service.engine.findings}
+
+
+@pytest.mark.parametrize("policed", [False, True])
+def test_a_port_that_the_hook_guards_is_let_go_if_the_settings_have_it_no_more(tmp_path, policed):
+    """The initramfs was made before the port was taken out of hotplug.below; another one is of somebody else."""
+    ports = [port("00:1c.0", 2, 4), port("00:1d.0", 5, 8)]
+    stage = BusStage(ports, settings=Settings(below=("00_1c.0",) * policed), dom0="pv")
+    stage.files.guarded = {S("00:1c.0"), S("00:1d.0")}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/pcipt.guarded").write_text("0000:00:1c.0\n")
+    service = Service(tmp_path, stage, stage.settings, policy=str(tmp_path / "etc"), lines=str(tmp_path))
+    service.begin()
+    service.close()
+    assert stage.files.guarded == ({S("00:1c.0"), S("00:1d.0")} if policed else {S("00:1d.0")})
 
 
 def test_without_a_policy_nothing_is_read(serve, monkeypatch):

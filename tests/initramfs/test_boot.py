@@ -90,6 +90,7 @@ def test_what_is_kept_has_its_driver_and_ports_are_guarded(host):
     assert host.log.read_text() == "modprobe xen-pciback, override pciback\n"
     assert host.written() == {"new_slot": f"{PORT}\n", "drivers_probe": f"{NIC}\n"}
     assert (host.root / "run/pcipt.caught").read_text() == f"{NIC}\n"
+    assert (host.root / "run/pcipt.guarded").read_text() == f"{PORT}\n"
 
 
 def test_what_the_driver_took_by_itself_is_not_offered_again(host):
@@ -128,6 +129,7 @@ def test_a_policed_port_that_is_not_there_is_told_as_such(host):
 def test_a_port_that_is_refused_is_told(host):
     host.modprobe(f"#!/bin/sh\nmkdir -p {host.drivers}/pciback/new_slot\n")
     assert host.boot()[2:] == [f"<5>pcipt: port {PORT} is not guarded: xen-pciback refuses it"]
+    assert not (host.root / "run/pcipt.guarded").exists()
 
 
 @pytest.mark.parametrize(
