@@ -148,10 +148,16 @@ def serial_text(serial: int | None) -> str | None:
 
 
 def parse_serial(text: str) -> int | None:
-    """Return the serial number that a text of `serial_text` stands for; None if it has another form."""
+    """Return the serial number that a text of `serial_text` stands for; None if it has another form.
+
+    A number of only zeros or only ones is none, as in `serial_number`.
+    """
     if text == _NONE:
         return NO_SERIAL
-    return int(text.replace("-", ""), 16) if _SERIAL.fullmatch(text) else None
+    if not _SERIAL.fullmatch(text):
+        return None
+    number = int(text.replace("-", ""), 16)
+    return NO_SERIAL if number in _NO_NUMBERS else number
 
 
 def differences(expected: Identity, found: Identity) -> tuple[Difference, ...]:

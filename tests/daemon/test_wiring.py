@@ -450,7 +450,7 @@ def test_entries_in_the_settings_file_are_the_policy_too(tmp_path, serve):
 
 @pytest.mark.parametrize("policed", [False, True])
 def test_a_port_that_the_hook_guards_is_let_go_if_the_settings_have_it_no_more(tmp_path, policed):
-    """The initramfs was made before the port was taken out of hotplug.below; another one is of somebody else."""
+    """The initramfs was made before the port was taken out of hotplug.below; the other is somebody else's."""
     ports = [port("00:1c.0", 2, 4), port("00:1d.0", 5, 8)]
     stage = BusStage(ports, settings=Settings(below=("00_1c.0",) * policed), dom0="pv")
     stage.files.guarded = {S("00:1c.0"), S("00:1d.0")}

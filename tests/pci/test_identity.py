@@ -68,6 +68,11 @@ def test_serial_numbers_survive_their_text(serial):
     assert parse_serial(serial_text(serial)) == serial
 
 
+@pytest.mark.parametrize("digits", ["00", "ff"])
+def test_a_number_that_no_device_can_have_is_none(digits):
+    assert parse_serial("-".join([digits] * 8)) == NO_SERIAL
+
+
 @pytest.mark.parametrize("text", ["", "00-1b", "00-1B-21-ff-ff-30-4c-d8", "00:1b:21:ff:ff:30:4c:d8", "1"])
 def test_other_texts_are_no_serial_numbers(text):
     assert parse_serial(text) is None

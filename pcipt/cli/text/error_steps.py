@@ -33,6 +33,7 @@ _OF_POLICY = (
     (errors.StateError, _KEPT),
     *_OF_CLASS,
 )
+_OF_ADD = ((errors.StateError, _KEPT), *_OF_CLASS)  # it names functions of the machine
 _INTERNAL = "please send this line and the archive of `pcipt report` to the makers of pcipt"
 _CORRECT = {
     "daemon": "correct the file, then `systemctl restart pcipt`",
@@ -84,7 +85,7 @@ def _step(error: Exception, arguments: Sequence[str]) -> str:
         return _CORRECT["daemon" if arguments[:1] == ["daemon"] else "policy"]
     command = _command(arguments)
     machine, part = _typed(["list", *_machine(arguments)]), _typed(["help", *command])
-    steps = _OF_POLICY if command[0] == "policy" else _OF_CLASS
+    steps = _OF_CLASS if command[0] != "policy" else _OF_ADD if command[1:] == ["add"] else _OF_POLICY
     found = next((step for kind, step in steps if isinstance(error, kind)), _INTERNAL)
     return found.format(machine=machine, help=part)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pcipt.errors import InputError, StateError
 from pcipt.host.policy.settings_file import (
     SIZE_LIMIT,
+    document_from,
     entries_in,
     guarded_in,
     read_document,
@@ -21,6 +22,7 @@ from pcipt.host.policy.settings_file import (
 from pcipt.host.policy.table_text import without_table
 from pcipt.host.regular_file import read_regular
 from pcipt.pci.address import PciPath
+from pcipt.pci.identity import Place, place_of
 from pcipt.pci.policy.compiled import text_from_policy
 from pcipt.pci.policy.entries import TABLE, Entry, text_from_entry
 
@@ -42,12 +44,27 @@ def read_entries(directory: str = DIRECTORY, settings: str | None = None) -> tup
     entries = entries_in(read_document(path), path)
     for each in _files(directory):
         entries += _read_file(each)
-    found: dict[PciPath, Entry] = {}
+    found: dict[PciPath | Place, Entry] = {}
     for entry in entries:
-        other = found.setdefault(entry.path, entry)
-        if other is not entry:
-            raise InputError(entry.source, f"{entry.path} is in {other.source} too")
-    return tuple(found.values())
+        for where in _places(entry):
+            other = found.setdefault(where, entry)
+            if other is not entry:
+                raise InputError(entry.source, f"{entry.path} is in {other.source} too{_also(entry, other)}")
+    return tuple(entries)
+
+
+def _places(entry: Entry) -> list[PciPath | Place]:
+    """Return what no other entry may have: the path, and the place below the host bridge if that has a name.
+
+    The firmware may have numbered the root bus anew between two entries: then one place has two paths.
+    """
+    place = place_of(entry.expected, by_root=True) if entry.expected.root is not None else None
+    return [entry.path, *([place] if place is not None else [])]
+
+
+def _also(entry: Entry, other: Entry) -> str:
+    """Return under which path an entry has the place of `entry`, in words; empty if it is the same path."""
+    return f", as {other.path}" if other.path != entry.path else ""
 
 
 def _files(directory: str) -> list[str]:
@@ -79,15 +96,18 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
     Raises: StateError if the policy has an entry with that path already; InputError for a wrong file; OSError
             if writing fails.
     """
-    held = {entry.path: entry for entry in read_entries(directory)}
+    held = {where: entry for entry in read_entries(directory) for where in _places(entry)}
     for entry in entries:
-        if entry.path in held:
-            raise StateError(f"{entry.path} is kept already, in {held[entry.path].source}")
+        other = next((held[where] for where in _places(entry) if where in held), None)
+        if other is not None:
+            raise StateError(f"{entry.path} is kept already, in {other.source}{_also(entry, other)}")
     os.makedirs(os.path.join(directory, ENTRIES), mode=0o755, exist_ok=True)
     written = []
     for entry in entries:
         path = os.path.join(directory, ENTRIES, f"{entry.path}{ENDING}")
-        _write(path, _head(path) + text_from_entry(entry))
+        text = _head(path) + text_from_entry(entry)
+        document_from(text, path)  # what stood there may not take a table behind it
+        _write(path, text)
         written.append(path)
     write_compiled(directory)
     return written

@@ -22,14 +22,24 @@ def read_document(path: str) -> dict[str, Any]:
     Raises: InputError if the file cannot be used; PermissionError if the user may not read it.
     """
     try:
-        return tomllib.loads(read_regular(path, SIZE_LIMIT).decode())
+        data = read_regular(path, SIZE_LIMIT)
     except FileNotFoundError:
         return {}
     except PermissionError:
         raise
     except OSError as error:
         raise InputError(path, error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML
+    try:
+        return document_from(data.decode(), path)
+    except UnicodeDecodeError as error:
+        raise InputError(path, str(error)) from error
+
+
+def document_from(text: str, path: str) -> dict[str, Any]:
+    """Return the document in the text of a TOML file. Raises: InputError about `path` if it is none."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(path, str(error)) from error
 
 

@@ -2,14 +2,16 @@
 
 The line for the guest's configuration file is printed, with all functions that are kept for that guest.
 
-A function that `pcipt check` refuses is not kept. All functions in the command, and those that are kept
-already, are judged as devices of one guest. SBDF is an address, a PCI path, or '03:00.*' for all functions of
-a device. Afterwards make the initramfs anew, so that no driver of dom0 gets the function at the next boot.
+A function that `pcipt check` refuses is not kept. All functions in the command are judged as devices of one
+guest, together with those that are kept for this guest already or for a guest without a name. SBDF is an
+address, a PCI path, or '03:00.*' for all functions of a device. Afterwards make the initramfs anew, so that
+no driver of dom0 gets the function at the next boot.
 
 Exit codes: 0 kept, 1 refused, 5 not root, 6 no such device.
 """
 
 import argparse
+import shlex
 
 from pcipt import values as attrs
 from pcipt.cli.machine.evidence import gather
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     source = Source(args)
     chosen = chosen_functions(source, seen.machine, args.sbdf, single=True)
     kept = {each.kept: each.entry.guest for each in seen.resolutions if each.kept is not None}
-    reports = refuse(args, chosen, list(kept))
+    reports = refuse(args, chosen, [sbdf for sbdf, name in kept.items() if not guest or name in ("", guest)])
     entries = []
     for sbdf in sorted(chosen):
         identity = seen.identities[sbdf]
@@ -97,7 +99,9 @@ def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> tu
     ]
     if against:
         report, first = against[0]
-        more = [f"more reasons: {len(against) - 1} (`pcipt check` shows all)"] if len(against) > 1 else []
-        cure = [first.cure] if first.cure else []
-        raise StateError("; ".join([f"{report.sbdf} is not kept: {first.text}", *more, *cure]))
+        parts = [f"{report.sbdf} is not kept: {first.text}"]
+        parts += [first.cure] if first.cure else []
+        parts += [f"more reasons: {len(against) - 1}"] if len(against) > 1 else []
+        where = f" --root {shlex.quote(args.root)}" if args.root != LIVE else ""
+        raise StateError("; ".join([*parts, f"`pcipt check {report.sbdf}{where}` shows all reasons"]))
     return every

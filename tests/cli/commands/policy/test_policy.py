@@ -161,6 +161,47 @@ def test_what_the_check_refuses_is_not_kept(run, root, tmp_path):
     assert not (tmp_path / "etc").exists()
 
 
+def test_what_another_guest_gets_does_not_go_along(kept, run, root):
+    """Two functions of one device, each for another guest: the check warns, as it does of one function."""
+    add(root, f"{PORT}/0000:03:00.1", card())
+    for guest, warned in (("mail", True), ("web", False)):
+        code, _, err = run("add", "03:00.1", "--guest", guest)
+        assert (code, "device-split" in err) == (0, warned)
+        assert run("remove", "03:00.1")[0] == 0
+
+
+def test_a_place_is_not_kept_under_two_paths(kept, run, root):
+    """The firmware numbered the root bus anew: the entry still has the old path, and means the function."""
+    shutil.rmtree(root)
+    home = "pci0000:80"
+    add(
+        root, f"{home}/0000:80:1c.0", config=space({0x18: (4, 0x818180)}, header=1), **{"class": "0x060400\n"}
+    )
+    add(root, f"{home}/0000:80:1c.0/0000:81:00.0", card())
+    (root / f"sys/devices/{home}/firmware_node").mkdir()
+    (root / f"sys/devices/{home}/firmware_node/path").write_text("\\_SB_.PCI0\n")
+    assert run("list")[1].startswith("present  0000:81:00.0")
+    code, _, err = run("add", "81:00.0", "--guest", "mail")
+    assert (code, f"80_1c.0-00_00.0 is kept already, in {kept}" in err, f", as {PATH}" in err) == (
+        1,
+        True,
+        True,
+    )
+    (kept / "passthrough.d/mine.toml").write_text(
+        '[[passthrough]]\npath = "80_1c.0-00_00.0"\nroot = "\\\\_SB_.PCI0"\n'
+    )
+    code, _, err = run("list")
+    assert (code, "is in" in err) == (1, True)
+
+
+def test_a_file_that_takes_no_table_stays_as_it_is(kept, run):
+    file = kept / "passthrough.d" / f"{PATH}.toml"
+    file.write_text("passthrough = []\n")
+    code, _, err = run("add", "03:00.0")
+    assert (code, err.count("\n")) == (1, 1)
+    assert file.read_text() == "passthrough = []\n"
+
+
 @pytest.mark.parametrize(("text", "code"), [("03:00.1", 6), ("zz", 2), ("03:", 2), ("*", 2)])
 def test_addresses_are_refused_as_everywhere(run, text, code, tmp_path):
     assert run("add", text)[0] == code
