@@ -266,8 +266,9 @@ def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
     if snippets is not None and snippets.xl:
         print("\nFor the guest's configuration (xl.cfg):")
         print("\n".join(f"    {line}" for line in (*snippets.xl, *snippets.options)))
-        print("To keep dom0's drivers away at boot (for dom0's kernel command line):")
-        print(f"    {HIDE}{snippets.hide}")
+        if snippets.hide:  # empty if all that the line names has a name of xl
+            print("To keep dom0's drivers away at boot (for dom0's kernel command line):")
+            print(f"    {HIDE}{snippets.hide}")
     if snippets is not None and snippets.xen:
         print("For Xen's command line, if the option is not there already:")
         print(f"    {' '.join(snippets.xen)}")
