@@ -92,9 +92,13 @@ def run(args: argparse.Namespace) -> int:
         evidence = evidence.leaving(chosen)
     reports = check_functions(chosen if single else evidence.machine.functions, evidence)
     snippets = make_snippets(reports, together=single)
-    told = [*complaints(guest), *against_policy(args, args.xl)] if guest is not None else []
+    told: list[str] = []
     if guest is not None:
+        wrong = against_policy(args, args.xl)
+        told = [*complaints(guest), *wrong]
         snippets = attrs.evolve(snippets, xl=line_for(guest, reports))
+        if wrong:  # they have the right line
+            snippets = attrs.evolve(snippets, xl=(), hide="", options=())
     if args.json:
         answer = {"host": host_to_json(evidence.host), **json_from_reports(reports, snippets)}
         print_json({**answer, "guest": _guest_json(guest, told)}, args.json)

@@ -361,6 +361,8 @@ def test_a_file_that_names_another_device_than_the_policy_keeps(machine, guest, 
     assert code == 4
     assert told in "".join(answer["guest"]["complaints"])
     assert bool(answer["guest"]["complaints"]) is bool(told)
+    lines = answer["snippets"]["xl"] + [answer["snippets"]["xen-pciback.hide"]]
+    assert any(device in line for line in lines) is not bool(told)  # the wrong line is not proposed again
     assert checked("--xl", path, "--root", machine)[1]["guest"]["complaints"] == []
 
 
@@ -441,6 +443,12 @@ def test_a_file_that_is_not_there(machine, capsys):
     assert capsys.readouterr().err == (
         "pcipt: /nonexistent: no such file or directory; `ls /` shows what is there\n"
     )
+
+
+def test_an_item_with_a_name_leaves_no_empty_option_for_the_kernel(machine, guest):
+    out = run("--xl", guest('name = "web"\npci = [ "name=nic" ]'), "--root", machine)[1]
+    assert 'pci = [ "name=nic" ]' in out
+    assert "xen-pciback.hide" not in out
 
 
 def test_a_file_without_devices_is_degraded(machine, guest):
