@@ -70,7 +70,7 @@ def changes_between(before: State, after: State) -> tuple[Change, ...]:
     several members, none of them counts as moved: nobody can tell which is which. Serial numbers are not
     compared if those of one state are masked (`pcipt record`).
     """
-    if _is_masked(before) or _is_masked(after):
+    if is_masked(before) or is_masked(after):
         before, after = _without_serials(before), _without_serials(after)
     by_root = _knows_roots(before) and _knows_roots(after)
     pairs = _pairs(before, after, lambda _, seen: place_of(seen.identity, by_root=by_root))
@@ -106,12 +106,14 @@ def concerns(change: Change, expected: Identity) -> bool:
     return any(same_place(expected, side) for side in sides)
 
 
-def _is_masked(state: State) -> bool:
+def is_masked(state: State) -> bool:
     """Return True if the serial numbers of a state are pseudonyms, which count from 1 (host/report/masks.py).
 
-    A serial number of a vendor begins with the vendor's number.
+    A serial number of a vendor begins with the vendor's number; a careless one is small, and `pcipt record`
+    masks all or none.
     """
-    return any(0 < (seen.identity.serial or 0) <= _PSEUDONYMS for seen in state.values())
+    serials = [seen.identity.serial for seen in state.values() if seen.identity.serial]
+    return bool(serials) and all(serial <= _PSEUDONYMS for serial in serials)
 
 
 def _without_serials(state: State) -> State:

@@ -25,7 +25,15 @@ def told(before, after):
 
 
 ONE = {NIC: seen()}
+SMALL = seen(PciPath(0, ((0, 0x1E, 0), (0, 0, 0))))
+SMALL = attrs.evolve(SMALL, identity=attrs.evolve(SMALL.identity, serial=1))  # a careless vendor's
 CASES = (
+    (
+        "a swap beside a card with a small number",
+        {NIC: seen(), OTHER: seen(SECOND, 2), Sbdf(0, 5, 0, 0): SMALL},
+        {NIC: seen(serial=2), OTHER: seen(SECOND, 1), Sbdf(0, 5, 0, 0): SMALL},
+        [("moved", OTHER, NIC), ("moved", NIC, OTHER)],
+    ),
     ("nothing", ONE, ONE, []),
     ("new", {}, ONE, [("new", None, NIC)]),
     ("gone", ONE, {}, [("gone", NIC, None)]),

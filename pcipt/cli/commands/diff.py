@@ -18,9 +18,9 @@ import os
 from pcipt.cli.machine.changes import read_state
 from pcipt.cli.options import add_json_argument, add_legend_argument
 from pcipt.cli.text.render import count_text, print_json, say_nothing, table
-from pcipt.cli.text.terminal import columns, on_terminal
+from pcipt.cli.text.terminal import columns, on_terminal, tell
 from pcipt.errors import InputError, printable
-from pcipt.firmware.machine_changes import Change, changes_between
+from pcipt.firmware.machine_changes import Change, changes_between, is_masked
 from pcipt.host.live import LinuxHost
 from pcipt.host.policy.boots import DIRECTORY, last_boot
 from pcipt.pci.identity import Identity, shown_fields
@@ -58,11 +58,14 @@ def run(args: argparse.Namespace) -> int:
             DIRECTORY,
             "has no recording of an earlier boot; name one: `pcipt diff DIR`; `pcipt record DIR` makes one",
         )
-    found = changes_between(read_state(before), read_state(args.after))
+    states = {before: read_state(before), args.after: read_state(args.after)}
+    found = changes_between(states[before], states[args.after])
     if args.json:
         print_json({"changes": [json_from_change(each) for each in found]}, args.json)
         return DEGRADED if found else 0
     rows = [(each.kind.value, str(each.after or each.before), printable(each.text)) for each in found]
+    for name in (name for name, state in states.items() if is_masked(state)):
+        tell(f"note: serial numbers are not compared: they are masked in {printable(name)}")
     if not found:
         say_nothing("no changes")
     for line in table(rows, width=columns()):

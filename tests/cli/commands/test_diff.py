@@ -72,6 +72,22 @@ def test_masked_serial_numbers_are_no_difference(tmp_path, options):
     assert [line.split()[0] for line in run(records[1], other)[1].splitlines()] == ["moved", "moved"]
 
 
+def test_it_says_that_masked_serial_numbers_are_not_compared(tmp_path, capsys):
+    """Two cards that changed their slots are no change then."""
+    now = machine(tmp_path / "now")
+    add(now, "pci0000:00/0000:00:1a.0", card(7))
+    assert main(["record", str(tmp_path / "masked"), "--root", str(now)]) == 0
+    machine(now, nic=card(7))
+    add(now, "pci0000:00/0000:00:1a.0", card())
+    assert main(["record", str(tmp_path / "whole"), "--root", str(now), "--keep", "serial"]) == 0
+    capsys.readouterr()
+    for names, masked in ((["masked", "whole"], True), (["whole", "whole"], False)):
+        assert main(["diff", *(str(tmp_path / name) for name in names)]) == 0
+        said = capsys.readouterr().err
+        assert (f"they are masked in {tmp_path}/masked" in said) is masked
+        assert "no changes" in said
+
+
 def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     assert main(["diff", str(tmp_path / "missing"), str(FIXTURES / "lab-pv")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
