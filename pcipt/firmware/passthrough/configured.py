@@ -8,6 +8,7 @@ Source: tools/xl/xl_parse.c (parse_config_data); tools/libs/light/libxl_create.c
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from pcipt import values as attrs
 from pcipt.firmware.passthrough.reasons import Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import RELAXED, Evidence, Report, Rule, Said
 from pcipt.pci import Function, Sbdf
@@ -113,17 +114,29 @@ def line_for(guest: XlGuest, reports: Sequence[Report]) -> tuple[str, ...]:
 
     Items with a refused function are left out. No line is returned if none is left.
     """
-    items = list(_items(guest, {report.sbdf: report for report in reports}))
+    items = [
+        f'"{device.text}{RELAXED if any(each.relaxed for each in found) and not device.relaxed else ""}"'
+        for device, found in _items(guest, reports)
+    ]
     return (f"pci = [ {', '.join(items)} ]",) if items else ()
 
 
-def _items(guest: XlGuest, reports: dict[Sbdf, Report]) -> Iterator[str]:
-    """Yield the items of the line, in quotes."""
+def in_line(guest: XlGuest, reports: Sequence[Report]) -> tuple[Report, ...]:
+    """Return the reports on the functions that `line_for` names. With that line none of them is refused."""
+    found = {report.sbdf: report for _, reports in _items(guest, reports) for report in reports}
+    return tuple(
+        attrs.evolve(each, verdict=Verdict.WARN) if each.verdict is Verdict.REFUSE else each
+        for each in found.values()
+    )
+
+
+def _items(guest: XlGuest, reports: Sequence[Report]) -> Iterator[tuple[XlDevice, list[Report]]]:
+    """Yield the devices that stay in the line, with the reports on their functions."""
+    by_address = {report.sbdf: report for report in reports}
     for device in guest.devices:
-        found = [reports[sbdf] for sbdf in named(device, reports)]
+        found = [by_address[sbdf] for sbdf in named(device, by_address)]
         if not any(report.verdict is Verdict.REFUSE and not _only_strict(report) for report in found):
-            missing = any(report.relaxed for report in found) and not device.relaxed
-            yield f'"{device.text}{RELAXED if missing else ""}"'
+            yield device, found
 
 
 def _only_strict(report: Report) -> bool:

@@ -3,9 +3,10 @@
 import attrs
 import pytest
 
-from pcipt.firmware.passthrough.check import check_functions
+from pcipt.firmware.passthrough.check import check_functions, make_snippets
 from pcipt.firmware.passthrough.configured import (
     complaints,
+    in_line,
     line_for,
     refused_options,
     risky_options,
@@ -126,6 +127,7 @@ def test_a_shared_region_and_the_policy_of_the_file(text, verdict, line, kind):
     (report,) = check_functions([parse_sbdf(NIC)], known)
     assert {each.code: each.verdict.value for each in report.reasons}["reserved-shared"] == verdict
     assert line_for(known.xl, [report]) == (line,)
+    assert make_snippets(in_line(known.xl, [report]), together=True).hide == f"(0000:{NIC})"
 
 
 def test_a_line_without_what_is_refused():
@@ -133,4 +135,5 @@ def test_a_line_without_what_is_refused():
     first, second = check_functions(known.machine.functions, known)
     refused = attrs.evolve(first, verdict=Verdict.REFUSE)
     assert line_for(known.xl, [refused, second]) == ('pci = [ "00:04.0@5" ]',)
+    assert in_line(known.xl, [refused, second]) == (second,)
     assert line_for(known.xl, [refused, attrs.evolve(second, verdict=Verdict.REFUSE)]) == ()

@@ -31,7 +31,7 @@ from pcipt.cli.text.terminal import folded, on_terminal, prose_columns, wants_co
 from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
 from pcipt.errors import printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
-from pcipt.firmware.passthrough.configured import complaints, line_for, named
+from pcipt.firmware.passthrough.configured import complaints, in_line, line_for, named
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import Evidence, Report
@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if guest is not None:
         wrong = against_policy(args, args.xl)
         told = [*complaints(guest), *wrong]
+        snippets = make_snippets(in_line(guest, reports), together=True)
         snippets = attrs.evolve(snippets, xl=line_for(guest, reports))
         if wrong:  # they have the right line
             snippets = attrs.evolve(snippets, xl=(), hide="", options=())

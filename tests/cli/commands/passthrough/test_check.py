@@ -386,6 +386,7 @@ def test_all_devices_of_a_guest_are_judged_together(machine, guest):
     assert all(list(each["guests"]) == ["hvm"] for each in answer["functions"])
     line = 'pci = [ "03:00.*,rdm_policy=relaxed", "00:14.0,permissive=1,rdm_policy=relaxed" ]'
     assert answer["snippets"]["xl"] == [line]
+    assert answer["snippets"]["xen-pciback.hide"] == "(0000:00:14.0)(0000:03:00.0)(0000:03:00.1)"
     better = FILE.partition("pci")[0] + line
     assert [
         each["verdict"] for each in checked("--xl", guest(better), "--root", machine)[1]["functions"]
