@@ -9,9 +9,11 @@ from pcipt.cli.machine.source import Source
 from pcipt.cli.text.render import table
 from pcipt.errors import NotPermittedError, printable
 from pcipt.host.files import Depth
+from pcipt.host.policy.caught import HOOK, read_caught
 from pcipt.host.policy.places import read_identities
 from pcipt.host.policy.policy_files import DIRECTORY, is_compiled, read_entries
 from pcipt.host.policy.written_lines import lines_of_guest
+from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import Machine, Sbdf, decode_machine
 from pcipt.pci.identity import Identity, shown_fields
 from pcipt.pci.policy.entries import Entry
@@ -148,6 +150,17 @@ def open_files(resolutions: Sequence[Resolution]) -> list[str]:
         f"passthrough.d, or run `chmod 600 {path}`"
         for path in sources
         if _mode(path) & 0o077
+    ]
+
+
+def kept_by_an_old_list(args: argparse.Namespace, seen: Seen) -> list[str]:
+    """Return a complaint for each function that the initramfs, made before, has kept against the policy."""
+    toolstack, kept = Toolstack(args.root), {each.kept for each in seen.resolutions}
+    return [
+        f"{sbdf} was kept from dom0's drivers at boot by {HOOK}, and the policy does not keep it: "
+        f"`pcipt reclaim {sbdf}` gives it to dom0; {INITRAMFS}"
+        for sbdf in sorted(read_caught(args.root))
+        if sbdf in seen.machine.functions and sbdf not in kept and toolstack.driver(sbdf) in (None, PCIBACK)
     ]
 
 

@@ -1,7 +1,8 @@
 """Check the policy against the machine: is each kept function at its place, and is it the expected device.
 
 If a function is wrong, the output shows the expected and the present identity, and what helps. The command
-also checks whether the list for the initramfs is up to date, and whether the lines of other tools are right:
+also checks whether the list for the initramfs is up to date, what an old initramfs has kept, and whether the
+lines of other tools are right:
 xen-pciback.hide= and rd.qubes.hide_pci= on the kernel's command line, pci= in /etc/xen/*.cfg and
 /etc/xen/auto. If a line names no device or a wrong device, the output shows the right line.
 
@@ -21,6 +22,7 @@ from pcipt.cli.machine.policy import (
     add_policy_arguments,
     complaints_of,
     json_from_resolution,
+    kept_by_an_old_list,
     open_files,
     see,
     stale_list,
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     complaints = [
         *complaints_of(seen.resolutions),
         *([stale] if stale is not None else []),
+        *kept_by_an_old_list(args, seen),
         *open_files(seen.resolutions),
         *(each.text for each in lines),
         *_changed(args, seen.resolutions),

@@ -432,5 +432,19 @@ def test_what_is_not_as_expected_is_told_once(kept, run, root, tmp_path):
     assert "has changed since" not in " ".join(out.split())
 
 
+def test_what_an_old_initramfs_keeps_is_told_until_dom0_has_it(kept, run, root):
+    (root / "run").mkdir()
+    (root / "run/pcipt.caught").write_text("0000:03:00.0\n0000:07:00.0\n")  # the second is gone
+    assert run("check")[0] == 0
+    assert run("remove", PATH)[0] == 0
+    code, out, _ = run("check")
+    assert code == 4
+    assert "`pcipt reclaim 0000:03:00.0` gives it to dom0" in " ".join(out.split())
+    assert "0000:07:00.0" not in out
+    (root / "sys/bus/pci/drivers/igb").mkdir(parents=True)
+    (root / f"sys/devices/{PORT}/0000:03:00.0/driver").symlink_to(root / "sys/bus/pci/drivers/igb")
+    assert run("check")[0] == 0
+
+
 def test_a_recording_that_cannot_be_read_is_an_error(kept, run, tmp_path):
     assert run("check", "--before", tmp_path / "nowhere")[0] == 1
