@@ -19,6 +19,7 @@ GUESTS, AUTO, ENDING = "etc/xen", "etc/xen/auto", ".cfg"
 MOST = 1024  # files
 LIMIT = 256 * 1024
 _PCI = re.compile(r"^[ \t]*pci[ \t]*\+?=", re.MULTILINE)
+_IGNORED = "xl ignores it, and the guest gets no device; write pci = [ … ]"
 _TOOLS = {PCIBACK: For.KERNEL, QUBES: For.QUBES}
 
 
@@ -76,5 +77,7 @@ def lines_of_guest(path: str) -> list[Written]:
         guest = parse_xl_guest(text, path)
     except MalformedError as error:
         return [Written(For.XL, path, fault=str(error))]
+    if guest.single:
+        return [Written(For.XL, path, fault=f"{path}: line {guest.line}: pci is no list", effect=_IGNORED)]
     items = tuple(Named(each.text, each.slot, each.options) for each in guest.devices if each.slot)
     return [Written(For.XL, f"{path}, line {guest.line},", items, guest.name)]

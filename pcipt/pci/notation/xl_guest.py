@@ -61,7 +61,7 @@ class XlGuest:
     `source` is the file, `line` that of `pci`. `kind` is pv, hvm or pvh. `memory` and `most` are MiB, None
     if the file does not have them. `passthrough` is the option of that name, or empty. `rdm_policy` is the
     policy in the option `rdm`, or empty: xl ignores it (`libxlu_pci.c`, xlu_rdm_parse). `single` is True if
-    `pci` is not a list, which xl ignores.
+    `pci` is not a list and not empty, which xl ignores.
     """
 
     source: str
@@ -105,7 +105,7 @@ def parse_xl_guest(text: str, source: str) -> XlGuest:
         most=_number(settings, "maxmem"),
         passthrough=_text(settings, "passthrough"),
         rdm_policy=rdm[1] if rdm is not None else "",
-        single=pci is not None and isinstance(pci.value, str),
+        single=pci is not None and isinstance(pci.value, str) and pci.value != "",
     )
 
 

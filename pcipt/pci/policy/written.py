@@ -39,7 +39,8 @@ class Written:
     """One line of another tool. `tool` is XL, KERNEL or QUBES.
 
     `where` says where it stands, in words. `items` are the addresses in it. `guest` is the guest of a file of
-    xl. `fault` says why nothing can be read of it, or is empty.
+    xl. `fault` says why nothing can be read of it, or is empty. `effect` says what the tool does then; if it
+    is empty, the tool refuses the line.
     """
 
     tool: For
@@ -47,6 +48,7 @@ class Written:
     items: tuple[Named, ...] = ()
     guest: str = ""
     fault: str = ""
+    effect: str = ""
 
 
 @attrs.frozen
@@ -79,7 +81,7 @@ def _wrong(
 ) -> list[WrongLine]:
     """Return what is wrong with one line."""
     if line.fault:
-        return [WrongLine(MALFORMED, line.where, f"{line.fault}: {_REFUSED[line.tool]}")]
+        return [WrongLine(MALFORMED, line.where, f"{line.fault}: {line.effect or _REFUSED[line.tool]}")]
     ours = [each for each in resolutions if _concerns(line, each)]
     named = {sbdf for item in line.items for sbdf in item.functions(machine)}
     missing = [

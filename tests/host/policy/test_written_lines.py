@@ -6,6 +6,7 @@ import pytest
 
 from pcipt.host.policy.written_lines import read_lines
 from pcipt.pci.policy.snippets import For
+from pcipt.pci.policy.written import wrong_lines
 
 
 @pytest.fixture
@@ -51,6 +52,15 @@ def test_a_file_that_xl_refuses_is_told_only_if_it_names_devices(root):
         f"{root}/etc/xen/b.cfg: line 2: {why}",
         f"{root}/etc/xen/c.cfg: is longer than 262144 bytes",
     ]
+
+
+def test_a_device_that_is_in_no_list_is_told(root):
+    """xl warns and starts the guest without it; an empty text is how some files say that there is none."""
+    (root / "etc/xen/a.cfg").write_text("memory = 512\npci = '03:00.0'\n")
+    (root / "etc/xen/b.cfg").write_text("pci = ''\n")
+    (told,) = wrong_lines(read_lines(str(root)), (), {})
+    assert told.code == "line-malformed"
+    assert told.text.startswith(f"{root}/etc/xen/a.cfg: line 2: pci is no list: xl ignores it")
 
 
 def test_a_machine_without_such_files_has_no_line(tmp_path):
