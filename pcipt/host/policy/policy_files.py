@@ -101,6 +101,7 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
         other = next((held[where] for where in _places(entry) if where in held), None)
         if other is not None:
             raise StateError(f"{entry.path} is kept already, in {other.source}{_also(entry, other)}")
+    _ports(directory)  # nothing is written if the list cannot be
     os.makedirs(os.path.join(directory, ENTRIES), mode=0o755, exist_ok=True)
     written = []
     for entry in entries:
@@ -130,6 +131,7 @@ def remove_entry(entry: Entry, directory: str = DIRECTORY) -> None:
     Raises: StateError if the table does not stand in a form that can be taken out: the user edits the file;
             OSError if removing or writing fails.
     """
+    _ports(directory)  # as above
     path = entry.source
     number = entries_in(read_document(path), path).index(entry)
     left = without_table(read_regular(path, SIZE_LIMIT).decode(), number)
@@ -161,9 +163,14 @@ def is_compiled(entries: Sequence[Entry], directory: str = DIRECTORY) -> bool:
 
 
 def _compiled(entries: Sequence[Entry], directory: str) -> str:
-    """Return the list for the initramfs. The ports are those of the settings file in `directory`."""
+    """Return the list for the initramfs. Raises: InputError if the settings cannot be used."""
+    return text_from_policy(entries, _ports(directory))
+
+
+def _ports(directory: str) -> tuple[PciPath, ...]:
+    """Return the policed ports of the settings file in `directory`. Raises: InputError as above."""
     path = settings_beside(directory)
-    return text_from_policy(entries, guarded_in(read_document(path), path))
+    return guarded_in(read_document(path), path)
 
 
 def _write(path: str, text: str) -> None:

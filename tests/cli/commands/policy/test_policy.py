@@ -353,6 +353,19 @@ def test_a_wrong_settings_file_is_named(settings, run, text, why):
     assert (code, why in err, "pcipt.toml" in err) == (1, True, True)
 
 
+def test_nothing_is_written_if_the_list_cannot_be(settings, run):
+    """The ports in the settings are a part of the list."""
+    settings.write_text("")
+    assert run("add", "03:00.0")[0] == 0
+    (file,) = (settings.parent / "passthrough.d").iterdir()
+    settings.write_text('[hotplug]\nbelow = ["03:00.0"]\n')
+    assert run("remove", PATH)[0] == 1
+    assert file.exists()
+    file.unlink()
+    assert run("add", "03:00.0")[0] == 1
+    assert not file.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
