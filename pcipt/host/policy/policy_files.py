@@ -22,9 +22,8 @@ from pcipt.host.policy.settings_file import (
 from pcipt.host.policy.table_text import without_table
 from pcipt.host.regular_file import read_regular
 from pcipt.pci.address import PciPath
-from pcipt.pci.identity import Place, place_of
 from pcipt.pci.policy.compiled import text_from_policy
-from pcipt.pci.policy.entries import TABLE, Entry, text_from_entry
+from pcipt.pci.policy.entries import TABLE, Entry, also, distinct, places_of, text_from_entry
 
 DIRECTORY = "/etc/pcipt"
 ENTRIES, COMPILED = "passthrough.d", "passthrough.list"
@@ -44,27 +43,7 @@ def read_entries(directory: str = DIRECTORY, settings: str | None = None) -> tup
     entries = entries_in(read_document(path), path)
     for each in _files(directory):
         entries += _read_file(each)
-    found: dict[PciPath | Place, Entry] = {}
-    for entry in entries:
-        for where in _places(entry):
-            other = found.setdefault(where, entry)
-            if other is not entry:
-                raise InputError(entry.source, f"{entry.path} is in {other.source} too{_also(entry, other)}")
-    return tuple(entries)
-
-
-def _places(entry: Entry) -> list[PciPath | Place]:
-    """Return what no other entry may have: the path, and the place below the host bridge if that has a name.
-
-    The firmware may have numbered the root bus anew between two entries: then one place has two paths.
-    """
-    place = place_of(entry.expected, by_root=True) if entry.expected.root is not None else None
-    return [entry.path, *([place] if place is not None else [])]
-
-
-def _also(entry: Entry, other: Entry) -> str:
-    """Return under which path an entry has the place of `entry`, in words; empty if it is the same path."""
-    return f", as {other.path}" if other.path != entry.path else ""
+    return distinct(entries)
 
 
 def _files(directory: str) -> list[str]:
@@ -96,11 +75,11 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
     Raises: StateError if the policy has an entry with that path already; InputError for a wrong file; OSError
             if writing fails.
     """
-    held = {where: entry for entry in read_entries(directory) for where in _places(entry)}
+    held = {where: entry for entry in read_entries(directory) for where in places_of(entry)}
     for entry in entries:
-        other = next((held[where] for where in _places(entry) if where in held), None)
+        other = next((held[where] for where in places_of(entry) if where in held), None)
         if other is not None:
-            raise StateError(f"{entry.path} is kept already, in {other.source}{_also(entry, other)}")
+            raise StateError(f"{entry.path} is kept already, in {other.source}{also(entry, other)}")
     _ports(directory)  # nothing is written if the list cannot be
     os.makedirs(os.path.join(directory, ENTRIES), mode=0o755, exist_ok=True)
     written = []

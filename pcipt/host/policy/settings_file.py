@@ -10,7 +10,7 @@ from typing import Any
 from pcipt.errors import AddressError, InputError
 from pcipt.host.regular_file import read_regular
 from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
-from pcipt.pci.policy.entries import TABLE, Entry, entry_from_table
+from pcipt.pci.policy.entries import TABLE, Entry, distinct, entry_from_table
 
 SETTINGS = "pcipt.toml"  # beside passthrough.d
 SIZE_LIMIT = 64 * 1024
@@ -51,7 +51,7 @@ def entries_in(document: dict[str, Any], path: str) -> list[Entry]:
     tables = document.get(TABLE, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise InputError(path, f"{TABLE} is no list of tables; write [[{TABLE}]]")
-    return [entry_from_table(table, path) for table in tables]
+    return list(distinct(entry_from_table(table, path) for table in tables))
 
 
 def guarded_in(document: dict[str, Any], path: str) -> tuple[PciPath, ...]:
@@ -66,7 +66,7 @@ def guarded_in(document: dict[str, Any], path: str) -> tuple[PciPath, ...]:
     if not isinstance(below, list) or not all(isinstance(text, str) for text in below):
         raise InputError(path, "hotplug.below is no list of PCI paths")
     try:
-        ports = tuple(map(parse_path, below))
+        ports = tuple(dict.fromkeys(map(parse_path, below)))
     except AddressError as error:
         raise InputError(path, f"hotplug.below: {error}") from error
     if any(port.segment > XEN_SEGMENT_LIMIT for port in ports):

@@ -4,12 +4,12 @@ An entry is a table `[[passthrough]]` of TOML. What it leaves out is not insiste
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pcipt import values as attrs
 from pcipt.errors import AddressError, InputError, printable
 from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
-from pcipt.pci.identity import ACPI_NAME, Identity, parse_serial, serial_text
+from pcipt.pci.identity import ACPI_NAME, Identity, Place, parse_serial, place_of, serial_text
 from pcipt.pci.ids import Ids
 
 TABLE = "passthrough"
@@ -81,6 +81,32 @@ def entry_from_table(table: Mapping[str, object], source: str) -> Entry:
     numbers = {field: _number(table, name, digits, source) for name, (field, digits) in ID_KEYS.items()}
     expected = Identity(path, texts["root"] or None, Ids(**numbers), serial)
     return Entry(expected, checked_guest(texts["guest"], source), texts["note"], source)
+
+
+def places_of(entry: Entry) -> list[PciPath | Place]:
+    """Return what no other entry may have: the path, and the place below the host bridge if that has a name.
+
+    The firmware may have numbered the root bus anew between two entries: then one place has two paths.
+    """
+    place = place_of(entry.expected, by_root=True) if entry.expected.root is not None else None
+    return [entry.path, *([place] if place is not None else [])]
+
+
+def also(entry: Entry, other: Entry) -> str:
+    """Return under which path `other` has the place of `entry`, in words; empty if it is the same path."""
+    return f", as {other.path}" if other.path != entry.path else ""
+
+
+def distinct(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the entries. Raises: InputError if two of them have one place."""
+    found: dict[PciPath | Place, Entry] = {}
+    every = tuple(entries)
+    for entry in every:
+        for where in places_of(entry):
+            other = found.setdefault(where, entry)
+            if other is not entry:
+                raise InputError(entry.source, f"{entry.path} is in {other.source} too{also(entry, other)}")
+    return every
 
 
 def checked_guest(guest: str, source: str) -> str:

@@ -324,6 +324,20 @@ def test_what_cannot_be_taken_out_is_left_to_the_user(settings, run, text):
     assert settings.read_text() == text
 
 
+def test_a_port_in_two_spellings_is_once_in_the_list(settings, run):
+    settings.write_text('[hotplug]\nbelow = ["00_1d.0", "dom0:00_1D.0", "0000_00_1d.0"]\n')
+    assert run("compile")[0] == 0
+    assert (settings.parent / "passthrough.list").read_text().splitlines()[1:] == ["- 0000:00 0:1d.0 port"]
+
+
+@pytest.mark.parametrize("text", ["", '[[passthrough]]\npath = "0_1d.0-0_0.0"\n'])
+def test_the_settings_are_checked_for_two_entries_of_one_place(tmp_path, text, capsys):
+    file = tmp_path / "pcipt.toml"
+    file.write_text(f'[[passthrough]]\npath = "00_1d.0-00_00.0"\n{text}')
+    assert main(["daemon", "--check-settings", "--settings", str(file)]) == (1 if text else 0)
+    assert ("is in" in capsys.readouterr().err) is bool(text)
+
+
 @pytest.mark.parametrize(
     "switch",
     [
