@@ -33,6 +33,7 @@ EXAMPLES = (
     ("pcipt policy add 03:00.0 --guest web", "keep this function for the guest web"),
     ("pcipt policy add '03:00.*' --note 'NIC of rack 4'", "all functions of that device"),
 )
+_NUMBERLESS, _UNKNOWN = "has no serial number", "has no serial number that can be read here"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     for sbdf, entry, file in zip(sorted(chosen), entries, files, strict=True):
         print(f"{sbdf} ({entry.path}, {brief(entry.expected)}) is kept for {kept_for(entry)}: {file}")
         if not entry.expected.serial:
-            complain(f"{sbdf} has no serial number: pcipt does not notice if an equal device is in its place")
+            why = _UNKNOWN if entry.expected.serial is None else _NUMBERLESS
+            complain(f"{sbdf} {why}: pcipt does not notice if an equal device is in its place")
     ours = {*chosen, *(sbdf for sbdf, name in kept.items() if guest and name == guest)}
     #  what that guest has already is refused to others only
     lines = make_snippets(

@@ -200,6 +200,21 @@ def test_a_file_that_takes_no_table_stays_as_it_is(kept, run):
     assert file.read_text() == "passthrough = []\n"
 
 
+@pytest.mark.parametrize(
+    ("data", "told", "serial"),
+    [
+        (card(serial=0)["config"][:0x100] + bytes(0xF00), "has no serial number: ", True),
+        (card()["config"][:256], "has no serial number that can be read here: ", False),
+    ],
+)
+def test_a_card_without_a_number_and_one_whose_number_is_not_known(run, root, tmp_path, data, told, serial):
+    add(root, f"{PORT}/0000:03:00.0", {**card(), "config": data}, link=False)
+    code, _, err = run("add", "03:00.0")
+    assert (code, told in err) == (0, True), err
+    text = (tmp_path / f"etc/passthrough.d/{PATH}.toml").read_text()
+    assert ('serial = "none"' in text) is ("serial" in text) is serial
+
+
 @pytest.mark.parametrize(("text", "code"), [("03:00.1", 6), ("zz", 2), ("03:", 2), ("*", 2)])
 def test_addresses_are_refused_as_everywhere(run, text, code, tmp_path):
     assert run("add", text)[0] == code
