@@ -41,6 +41,7 @@ sed -i 's/=no/=yes/' /etc/initramfs-tools/update-initramfs.conf
 update-initramfs -c -k "$(uname -r)"
 """
 INITRAMFS_SECONDS = 900.0
+pytestmark = pytest.mark.timeout(1800)  # the first scene boots twice and makes an initramfs
 
 
 @dataclass(frozen=True)
