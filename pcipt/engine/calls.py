@@ -82,7 +82,7 @@ def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) 
     else:
         call()
     if not tools.xen.known([action.sbdf])[0]:
-        raise UnsupportedError("add-device", "Xen reported success, but does not list it")
+        raise UnsupportedError("add-device", "Xen reported success, but does not list the function")
     return remark
 
 
@@ -106,9 +106,9 @@ def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Prec
     except HypervisorError as error:
         if error.errno != EINVAL or tools.xen.known([action.sbdf])[0]:
             raise
-        return "Xen had it without an owner"
+        return "Xen listed the function without an owner"
     if tools.xen.known([action.sbdf])[0]:
-        raise UnsupportedError("remove-device", "Xen reported success, but still lists it")
+        raise UnsupportedError("remove-device", "Xen reported success, but still lists the function")
     return ""
 
 
@@ -128,7 +128,7 @@ def _unmap(tools: Tools, views: Views, action: UnmapMmio | WithdrawReserved, _pr
     all_mapped = _unmapped(tools, action.frames)
     if views.pf_fixup.on:
         views.memory.holes.made(action)
-    return "" if all_mapped else "some of it was not mapped any more"
+    return "" if all_mapped else "some of the pages were not mapped any more"
 
 
 def _check(tools: Tools, views: Views, action: CheckUnmapped, _precaution: Precaution) -> str:
@@ -143,8 +143,11 @@ def _check(tools: Tools, views: Views, action: CheckUnmapped, _precaution: Preca
         _unmapped(tools, between)
     views.memory.holes.checked(action, returned)
     if not returned:
-        return "it was not mapped"
-    return f"{returned} of {len(sample)} pages looked at had come back, because dom0 accessed them"
+        return "the pages were not mapped"
+    return (
+        f"{returned} of the {len(sample)} pages that pcipt checked were mapped again, because dom0 accessed "
+        "them"
+    )
 
 
 def _unmapped(tools: Tools, frames: Frames) -> bool:
@@ -170,7 +173,7 @@ def _rewrite(tools: Tools, views: Views, action: RewriteBar, _precaution: Precau
     tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
     if action.sbdf in views.view.known and not tools.xen.known([action.sbdf])[0]:
         raise UnsupportedError(
-            "rewrite-bar", "Xen was made to forget the function meanwhile: vPCI moved nothing"
+            "rewrite-bar", "another program made Xen forget the function, so vPCI has not moved the BAR"
         )
     return ""
 

@@ -163,7 +163,7 @@ def _doubts(views: Views) -> Iterable[Finding]:
     if when is not None:
         yield Finding(
             "messages-lost",
-            f"before {when} hot-plug messages were lost, or no service ran and the kernel's log does not "
-            "tell all of that time: a function that was added and removed meanwhile may have left its pages "
-            "mapped in dom0, and Xen has no call that shows them; a reboot ends it",
+            f"before {when} hot-plug messages were lost, or the service did not run and the kernel's log "
+            "does not cover that time. A function that came and left then may have left pages mapped in "
+            "dom0. Xen has no call that shows such pages; only a reboot ends this finding",
         )

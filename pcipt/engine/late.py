@@ -65,9 +65,8 @@ def finding_of_late(views: Views, sbdf: Sbdf) -> Finding | None:
         return None
     return Finding(
         "late-add",
-        f"its driver {driver} started before Xen knew the function: its interrupts (MSI, MSI-X) are dead "
-        f"until it is unbound and bound again: write {sbdf} to /sys/bus/pci/drivers/{driver}/unbind, then to "
-        "bind; a driver that cannot be unbound needs a reboot",
+        f"its driver {driver} started before Xen knew the function, so its interrupts (MSI, MSI-X) do not "
+        "work. Unbind the driver and bind the driver again; if the driver cannot be unbound, reboot",
     )
 
 

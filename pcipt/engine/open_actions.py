@@ -60,7 +60,7 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
     planned = outcome.result is Result.PLANNED
     detail = FORBIDDEN if planned else outcome.detail
     if isinstance(action, RestoreReserved):
-        why = f"the reserved region {action.frames} is not mapped, its devices' DMA may fault"
+        why = f"the reserved region {action.frames} is not mapped, so DMA of its devices may be refused"
         return Finding("region-missing", f"{why}: {detail}")
     if isinstance(action, WithdrawReserved):
         still = "is still" if planned or outcome.result is Result.REFUSED else "may still be"
@@ -71,8 +71,11 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
     if planned and not isinstance(action, UnmapMmio):
         return None
     if isinstance(action, RewriteCommand):
-        why = "Xen may have mapped or unmapped its BARs for a write that did not reach it"
-        return Finding("mapping-in-doubt", f"{why}, while its bus was renumbered: {detail}")
+        why = (
+            "while its bus was renumbered, a write to its Command register reached Xen but not the "
+            "function; Xen may have mapped or unmapped its BARs"
+        )
+        return Finding("mapping-in-doubt", f"{why}: {detail}")
     if not isinstance(action, MapMmio | UnmapMmio):
         return None
     name = name_of_bar(action.bar)
@@ -88,7 +91,9 @@ def _finding_of_port(action: Quarantine | GuardPort, detail: str) -> Finding | N
         return Finding("not-quarantined", f"{action.reason}, and dom0 still has it: {detail}")
     if not action.on:
         return None
-    why = "a driver of dom0 may get what appears below this port before pcipt quarantines it"
+    why = (
+        "a driver of dom0 may take a device that appears below this port before pcipt quarantines the device"
+    )
     return Finding("port-unguarded", f"{why}: {detail}")
 
 
@@ -149,7 +154,7 @@ class OpenActions:
         The first reason counts. Without an open announcement that has a reason, the finding is unchanged.
         """
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
-        return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
+        return attrs.evolve(finding, text=f"{finding.text}; not repaired: {why[0]}") if why else finding
 
     def replace(
         self,

@@ -24,7 +24,7 @@ class Reason(enum.Enum):
     UNBOUND = "it was unbound from xen-pciback and may return to dom0"
     NOT_ASKED = "Xen could not be asked"
     FAILED = "an action failed and is due again"
-    DIFFERENT = "found different while acting"
+    DIFFERENT = "an action found it different"
     LATE = "Xen was told of it while its driver was bound"
     TAKEN = "xl was started to quarantine it"
     REQUESTED = "a user asked for it"

@@ -87,12 +87,13 @@ class Registers:
         with self._numbers_of_linux(detour):
             if self._host.read_register(detour.witness, VENDOR) == NOBODY:
                 raise UnsupportedError(
-                    "following it", f"nothing answers at {detour.witness} with its old numbers"
+                    "following it",
+                    (f"nothing answers at {detour.witness} when the bridges have their old bus numbers"),
                 )
             raw = self._host.read_function(sbdf)
             why = refuse(decode_function(raw)) if raw is not None else None
             if why is not None:
-                cure = "give the bridge above it the bus number that Linux has for it"
+                cure = "give the bridge above the function the bus number that Linux knows"
                 raise UnsupportedError("following it", f"{why}; {cure}")
             if decode_off:
                 command = self._switch_off(sbdf)
@@ -167,7 +168,7 @@ class Registers:
             return [(ROM_WORDS[layout], ROM_BITS)]
         low = self._host.read_register(sbdf, bar_word(bar))
         if low & IO_SPACE:
-            raise UnsupportedError("rewriting a BAR", f"BAR {bar} of {sbdf} is one of ports")
+            raise UnsupportedError("rewriting a BAR", f"BAR {bar} of {sbdf} is for I/O ports")
         wide = [(bar_word(bar + 1), 0)] if low & TYPE_MASK == TYPE_64 else []
         return [(bar_word(bar), TYPE_BITS), *wide]
 
@@ -210,11 +211,11 @@ class Registers:
         self._host.write_register(sbdf, COMMAND, command & ~COMMAND_MEMORY)
         if self._host.read_register(sbdf, COMMAND) & COMMAND_MEMORY:
             self._host.write_register(sbdf, COMMAND, command)
-            raise UnsupportedError("memory decode", f"{sbdf} does not let it be switched off")
+            raise UnsupportedError("memory decode", f"it cannot be switched off at {sbdf}")
         return command
 
     def _verify(self, sbdf: Sbdf, register: Register, wanted: int, mask: int, what: str) -> None:
         """Read a register; raise UnsupportedError if it differs from `wanted` in the bits of `mask`."""
         seen = self._host.read_register(sbdf, register)
         if (seen ^ wanted) & mask:
-            raise UnsupportedError(what, f"{sbdf} was given {wanted:#x} and reads {seen:#x}")
+            raise UnsupportedError(what, f"pcipt wrote {wanted:#x} to {sbdf}, and read {seen:#x} after that")

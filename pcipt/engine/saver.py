@@ -85,7 +85,10 @@ class Saver:
         try:
             save()
         except OSError as error:
-            why = f"the {name} cannot be saved ({error.strerror or error}): free the disk, then pcipt resync"
+            why = (
+                f"the {name} cannot be saved ({error.strerror or error}): free space on the disk, then "
+                "pcipt resync"
+            )
             self._trouble[name] = Finding(f"{name}-unsaved", why)
             return False
         return True

@@ -31,9 +31,9 @@ from pcipt.xen.releases import (
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
 NOWHERE: Followed = MappingProxyType({})
 PCIBACK = "pciback"
-INSIDE = "its segment has more bits than Xen knows (VMD): its BARs lie inside those of its controller"
-CAME_FROM_OUTSIDE = "came while it decoded from where vPCI maps none"
-GROWN = "has grown, and vPCI of this Xen maps its former size"
+INSIDE = "Xen cannot name its segment (VMD): its BARs lie inside the BARs of its controller"
+CAME_FROM_OUTSIDE = "decoded while it came here from a place where vPCI maps no BAR"
+GROWN = "has grown, and vPCI of this Xen maps only its former size"
 SIZE_UNKNOWN = "can be resized, and nobody knows how much of it vPCI of this Xen has mapped"
 _TRAPPED_HEADERS = (HeaderType.ENDPOINT, HeaderType.BRIDGE)
 
@@ -359,14 +359,14 @@ def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | N
     """
     owner = xen.elsewhere.get(function.sbdf)
     if owner is not None:
-        return f"it belongs to {owner}: what dom0 had mapped stays as Xen left it"
+        return f"it belongs to {owner}: pcipt does not change what dom0 had mapped of it"
     if function.sbdf in xen.quarantined:
-        return "it is quarantined: what dom0 had mapped stays as Xen left it"
+        return "it is quarantined: pcipt does not change what dom0 had mapped of it"
     if function.driver == PCIBACK:
-        return "it is given to xen-pciback: what dom0 had mapped stays as Xen left it"
+        return "xen-pciback has it: pcipt does not change what dom0 had mapped of it"
     if function.physfn is not None:
         if physfn is None or not physfn.answers or physfn.sriov is None:
-            return "its physical function cannot be read now, which alone tells where its BARs are"
+            return "its physical function cannot be read now, and only that function tells where its BARs are"
         return None
     if function.answers is None:
         return "its config space cannot be read now"

@@ -46,20 +46,24 @@ def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction])
     Raises: UnsupportedError if Linux has no function at `linux`, if the secondary bus that Linux has for a
             bridge above it is not known, or if another bridge beside a hop passes on a bus of the hop now.
     """
-    feature = f"reaching {linux} by its bridges' numbers of before"
+    feature = f"the check of {linux} needs the old bus numbers of the bridges above it"
     function = machine.functions.get(linux)
     if function is None:
-        raise UnsupportedError(feature, "Linux does not have it any more")
+        raise UnsupportedError(feature, "Linux does not have this function any more")
     hops = []
     for bridge in bridges_above(machine, linux):
         secondary = raws[bridge.sbdf].secondary if bridge.sbdf in raws else None
         if secondary is None:
-            raise UnsupportedError(feature, f"nobody knows those of {bridge.sbdf}")
+            raise UnsupportedError(feature, f"nobody knows the old number of {bridge.sbdf}")
         last = max([secondary, *(each.sbdf.bus for each in subtree(machine, bridge.sbdf))])
         other = _in_the_way(machine, bridge, secondary, last)
         if other is not None:
             raise UnsupportedError(
-                feature, f"bridge {other.sbdf} has a bus of {secondary:02x}-{last:02x} now"
+                feature,
+                (
+                    f"bridge {other.sbdf} now uses a bus of {secondary:02x}-{last:02x}; give that bridge "
+                    "other bus numbers, then pcipt resync"
+                ),
             )
         hops.append(Hop(bridge.sbdf, secondary, last))
     return Detour(tuple(reversed(hops)), function.physfn or linux)

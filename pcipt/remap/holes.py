@@ -146,7 +146,9 @@ def holes_from(ledger: Ledger) -> Holes:
 def plan_checks(functions: Iterable[Sbdf], holes: Holes) -> list[CheckUnmapped]:
     """Return a check of each hole of these functions that must be looked at again, in a fixed order."""
     return [
-        CheckUnmapped(hole.sbdf, "Xen maps holes again that dom0 accesses", hole.frames, hole.region)
+        CheckUnmapped(
+            hole.sbdf, ("Xen maps unmapped pages again when dom0 accesses them"), hole.frames, hole.region
+        )
         for sbdf in sorted(functions)
         for hole in holes.of(sbdf)
         if hole.wants_check
@@ -157,12 +159,12 @@ def finding_of_hole(hole: Hole) -> Finding | None:
     """Return the finding that unmapped pages had come back at the last check, None if they had not."""
     if not hole.returned:
         return None
-    what = "the withdrawn reserved region" if hole.region else "the pages unmapped for it,"
+    what = "the withdrawn reserved region" if hole.region else "the unmapped memory"
     return Finding(
         "unmap-undone",
-        f"{what} {hole.frames} came back: dom0 accessed them, and Xen maps what dom0 accesses (pf-fixup); "
-        "they are unmapped again and may come back again; find what in dom0 uses them, or boot Xen with "
-        "dom0=no-pf-fixup",
+        f"{what} {hole.frames} was mapped again: dom0 accessed it, and Xen maps what dom0 accesses "
+        "(pf-fixup). pcipt has unmapped it once more, but this can happen again; find out which program or "
+        "driver of dom0 uses it, or boot Xen with dom0=no-pf-fixup",
     )
 
 

@@ -295,7 +295,10 @@ def plan_commands(
     unreached: Iterable[Sbdf], functions: Mapping[Sbdf, Function]
 ) -> tuple[RewriteCommand, ...]:
     """Return an action for each function at an address of `unreached` that answers there again, sorted."""
-    why = "its Command register was written while its bus was renumbered: vPCI acted on it, hardware did not"
+    why = (
+        "its Command register was written while its bus was renumbered: vPCI acted on the write, but "
+        "hardware did not get it"
+    )
     found = ((sbdf, functions.get(sbdf)) for sbdf in sorted(unreached))
     return tuple(RewriteCommand(sbdf, why) for sbdf, each in found if each is not None and each.answers)
 
@@ -303,8 +306,11 @@ def plan_commands(
 def _when(write: IgnoredWrite) -> str:
     """Return why hardware did not get a write, in words."""
     if write.missed:
-        return "while its bus was renumbered: hardware did not get it, and Xen may map the BAR there"
-    return "while it decodes, which Xen ignored"
+        return (
+            "while its bus was renumbered: hardware did not get the write, and Xen may map the BAR at the "
+            "new address"
+        )
+    return "while memory decode was on, so Xen ignored the write"
 
 
 def finding_of(write: IgnoredWrite) -> Finding:

@@ -158,9 +158,12 @@ def plan_moves(
             if old in xen.known and not reused:
                 reason = f"bus renumbering moved it to {now}, but Xen still lists it here"
                 (removals if top is None else first).append(RemoveDevice(old, reason, moved_to=now))
-    why = "Xen must read its new bus numbers, by which it finds the bridge above a conventional function"
+    why = (
+        "Xen must read its new bus numbers, because Xen finds the bridge above a conventional function by "
+        "them"
+    )
     again = [action for bridge in anew.values() for action in _tell_anew(machine, bridge, xen, why)]
-    why = "the bridge above it was renumbered, and its DMA carries the address of that bridge"
+    why = "the bridge above it was renumbered, and DMA of the function carries the address of that bridge"
     pairs = [_tell_anew(machine, function, xen, why) for function in below]
     first += [pair[0] for pair in pairs if pair]
     additions += [pair[1] for pair in pairs if pair]
@@ -176,7 +179,7 @@ def plan_entries(
     function of dom0 behind it that has no driver is removed and added: with the addition Xen makes the entry
     for all. Nothing is yielded for a bridge without such a function.
     """
-    why = "with it Xen makes the IOMMU's entry again that all functions behind its bridge share"
+    why = "Xen must make the IOMMU's entry again that all functions behind its bridge share"
     for bridge in sorted(severed):
         idle = [each for each in behind(machine, bridge) if each.driver is None and each.answers]
         found = (_tell_anew(machine, each, xen, why) for each in idle if each.sbdf not in moves)

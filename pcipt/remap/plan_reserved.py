@@ -157,13 +157,14 @@ def plan_reserved(
         if needing or frames in claimed or frames in faulted:
             lost = kept is Kept.LOST and pvh and any(is_reachable(linux, xen, where) for linux in needing)
             if lost:
-                why = f"Xen unmapped it when it forgot {_names(scope)}, and {about} is still dom0's"
-                back.append(RestoreReserved(about, f"{why} and needs it", frames, listed))
+                why = f"Xen unmapped the region when Xen forgot {_names(scope)}, and {about} is still dom0's"
+                back.append(RestoreReserved(about, f"{why} and needs the region", frames, listed))
             elif kept in (Kept.WITHDRAWN, Kept.DOUBTFUL):
                 why = f"{about} is dom0's again" if needing else f"{about} is about to return to dom0"
+                reason = f"{why} and needs the region"
                 if not needing and frames not in claimed:
-                    why = f"{faulted[frames]} is dom0's, its DMA to the region was refused,"
-                back.append(RestoreReserved(about, f"{why} and needs it", frames, listed))
+                    reason = f"{faulted[frames]} is dom0's, and its DMA to the region was refused"
+                back.append(RestoreReserved(about, reason, frames, listed))
         elif certain and kept is not Kept.WITHDRAWN:
             reason = _why_out(about, scope, machine, xen, where)
             out.append(WithdrawReserved(about, reason, frames, listed))
@@ -173,7 +174,9 @@ def plan_reserved(
 def _why_out(about: Sbdf, scope: Collection[Sbdf], machine: Machine, xen: XenView, where: Locations) -> str:
     """Return the reason for a withdrawal, in words for the user. `about` is a device of the region."""
     if where.home(about) is None:
-        return f"its device has left the machine, and {about} is another device now, which does not need it"
+        return (
+            f"its device has left the machine, and the device that is at {about} now does not need the region"
+        )
     here = about in machine.functions
     now = f"belongs to {xen.owner(about)}" if here else "has left the machine"
     last = "its only device" if len(scope) == 1 else "the last of its devices"

@@ -106,15 +106,15 @@ def missing(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None
 
 
 _ORPHAN = (
-    "Xen lists it without an owner (orphan): passthrough and MSI fail; its removal takes down a host with "
-    f"Xen before {ORPHAN_REMOVAL_PANICS.ends}, and binding it to xen-pciback a PVH host with Xen from "
-    f"{DEVICE_RESET.begins} on"
+    "Xen lists it without an owner (orphan): passthrough and MSI fail. Do not remove it under Xen before "
+    f"{ORPHAN_REMOVAL_PANICS.ends}, and do not bind it to xen-pciback on a PVH host with Xen from "
+    f"{DEVICE_RESET.begins} on: Xen would panic"
 )
 
 
 _GHOST_WITHOUT_OWNER = (
-    f", without an owner (orphan): plug nothing in there with Xen before {ORPHAN_REMOVAL_PANICS.ends}, for "
-    "Linux's removal of it would take down the host"
+    f", without an owner (orphan). Under Xen before {ORPHAN_REMOVAL_PANICS.ends} do not plug a device in at "
+    "this address: its removal would make Xen panic"
 )
 
 
@@ -166,14 +166,24 @@ def _moved(now: Sbdf | None, machine: Machine, xen: XenView) -> Finding:
     """Return the finding "moved". `now` is the new address, None if no bus number leads to the function."""
     text = "its bus was renumbered"
     if now is None:
-        text += ": no bus number leads to it; give the bridges above it consistent numbers, or rescan"
+        text += (
+            ": no bus number leads to the function any more; give the bridges above it consistent bus "
+            "numbers, or remove it in sysfs and rescan"
+        )
     elif now in machine.functions:
-        text += f" to {now}, which Linux gives to another function: remove both in sysfs, then rescan the bus"
+        text += (
+            f", so the function is at {now} now. Linux has another function at this address: remove both "
+            "functions in sysfs, then rescan the bus"
+        )
     elif xen.in_dom0(now):
-        text += f" to {now}, which Xen knows; Linux cannot reach it until it is removed and rescanned"
+        text += (
+            f", so the function is at {now} now. Xen knows this address, but Linux does not: remove the "
+            "function in sysfs, then rescan the bus"
+        )
     else:
         text += (
-            f" to {now}, which Xen does not know: its DMA and interrupts go astray; unbind the drivers "
-            "behind the bridge, then pcipt resync, or put the bridge's bus numbers back"
+            f", so the function is at {now} now. Xen does not know this address: DMA and interrupts of the "
+            "function do not work; unbind the drivers behind the renumbered bridge, then pcipt resync; or "
+            "give that bridge its old bus numbers"
         )
     return Finding("moved", text)

@@ -28,10 +28,10 @@ from pcipt.xen.console import whole_lines
 class Cause(enum.Enum):
     """Why the IOMMU refused the access; the value says it in words. UNTOLD: Xen did not print why."""
 
-    PAGE = "the page is not mapped for it, or not so"
+    PAGE = "the page is not mapped for this device, or not for this kind of access"
     ENTRY = "the IOMMU has no valid entry for the device"
-    LIMIT = "the address is above what the IOMMU takes"
-    TABLES = "the IOMMU could not read its own tables, or found them wrong"
+    LIMIT = "the address is higher than the IOMMU can translate"
+    TABLES = "the IOMMU could not read its own tables, or found an error in them"
     UNTOLD = "Xen did not print the reason"
 
 

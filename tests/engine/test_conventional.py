@@ -157,7 +157,7 @@ def test_a_neighbour_that_stays_where_it_is(version, dom0, driver):
         return
     assert done == []
     details = [record.outcome.detail for record in scene.engine.records]
-    assert any("it would stop the DMA of 0000:02:00.0 (e1000)" in detail for detail in details)
+    assert any("the removal would stop the DMA of 0000:02:00.0 (e1000)" in detail for detail in details)
     assert any("stop the DMA" in finding.text for _, finding in scene.engine.findings)
 
 

@@ -175,7 +175,7 @@ def test_an_orphan_that_left_is_removed_where_that_is_safe(version):
     stage.xen.give(S("01:00.1"), Owner(OwnerKind.NOBODY))
     stage.pull("01:00.1")
     (outcome,) = look(engine, [S("01:00.1")])
-    assert (outcome.result.value, outcome.detail) == ("done", "Xen had it without an owner")
+    assert (outcome.result.value, outcome.detail) == ("done", "Xen listed the function without an owner")
     assert engine.ghosts == []
 
 
@@ -229,7 +229,7 @@ def test_a_bus_outside_of_the_boot_time_range_is_refused():
     (outcome,) = look(engine, [S("09:00.0")])
     assert (outcome.result.value, outcome.rule) == ("refused", "iommu-coverage")
     assert stage.changes == []
-    assert "not mended" in engine.findings[0][1].text
+    assert "not repaired" in engine.findings[0][1].text
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.EFAULT, errno.EINVAL])
@@ -320,7 +320,7 @@ def test_success_that_did_nothing_is_a_failure():
     stage.xen = Liar(stage.xen)
     (outcome,) = compare(stage.start())
     assert outcome.result.value == "failed"
-    assert "does not list it" in outcome.detail
+    assert "does not list the function" in outcome.detail
 
 
 @pytest.mark.parametrize(

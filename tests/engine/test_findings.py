@@ -108,7 +108,7 @@ def test_a_disagreement_is_found_for_the_functions_of_the_scope_alone():
 def test_a_disagreement_says_why_it_was_not_mended():
     engine = begun(known=["00:00.0"], settings=OBSERVED)
     (finding,) = [each for _, each in found(engine, [NIC], refused(AddDevice(NIC, ""))).all()]
-    assert finding.text.endswith("; not mended: a rule says so")
+    assert finding.text.endswith("; not repaired: a rule says so")
 
 
 def test_while_xen_cannot_be_asked_there_are_no_disagreements():
@@ -247,8 +247,8 @@ def test_the_service_tells_its_own_then_the_machines_then_doubts_then_troubles()
         (None, "regions-not-asked"),
     ]
     text = held.all()[2][1].text
-    assert text.startswith("before yesterday hot-plug messages were lost, or no service ran ")
-    assert text.endswith("a reboot ends it")
+    assert text.startswith("before yesterday hot-plug messages were lost, or the service did not run ")
+    assert text.endswith("only a reboot ends this finding")
     views.ask([NIC])
     held.find_in_service(views, [])
     assert (None, "xen-not-asked") not in codes(held)

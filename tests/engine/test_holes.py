@@ -48,7 +48,7 @@ def codes(scene):
     return [finding.code for _, finding in scene.engine.findings]
 
 
-HELD = ("check-unmapped", "done", "it was not mapped")
+HELD = ("check-unmapped", "done", "the pages were not mapped")
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -64,7 +64,7 @@ def test_a_withdrawn_region_that_dom0_accesses(release, line):
     if not how.on:
         assert (told, scene.remaps(), codes(scene)) == ([], [], [])
         return
-    detail = "4 of 4 pages looked at had come back, because dom0 accessed them"
+    detail = "4 of the 4 pages that pcipt checked were mapped again, because dom0 accessed them"
     assert told == ([("check-unmapped", "done", detail)] if came_back else [HELD])
     assert codes(scene) == (["unmap-undone"] if came_back else [])
     assert scene.engine.memory.holes.returned == (4 if came_back else 0)
@@ -82,7 +82,11 @@ def test_pages_of_a_bar_that_dom0_accesses(release):
     assert [o.action.word for o in stage.settle(stage.engine)] == ["unmap-mmio"]
     assert stage.xen.access(Frames(Gfn(0xFE001), 1)) == 1
     assert later(stage, 60) == [
-        ("check-unmapped", "done", "1 of 2 pages looked at had come back, because dom0 accessed them")
+        (
+            "check-unmapped",
+            "done",
+            "1 of the 2 pages that pcipt checked were mapped again, because dom0 accessed them",
+        )
     ]
     assert not stage.xen.p2m.touched(BAR)
     assert codes(stage) == ["unmap-undone"]
@@ -103,7 +107,7 @@ def test_pages_that_come_back_are_looked_at_as_long_as_they_do():
     scene = withdrawn(version=(4, 22, 0))
     for pause in (60, 600, 3600, 3600, 3600):
         scene.xen.access(ONE)
-        assert later(scene, pause)[0][2].startswith("4 of 4")
+        assert later(scene, pause)[0][2].startswith("4 of the 4")
         assert codes(scene) == ["unmap-undone"]
     assert later(scene, 3600) == [HELD]
     assert codes(scene) == []
@@ -115,7 +119,7 @@ def test_a_restart_looks_at_withdrawn_regions_again():
     scene.xen.access(ONE)
     scene.engine = scene.start()
     work_off(scene.engine)
-    assert later(scene, 60)[-1][2].startswith("4 of 4")
+    assert later(scene, 60)[-1][2].startswith("4 of the 4")
     assert scene.mapped()[0] is False
 
 
@@ -134,7 +138,7 @@ def test_a_long_hole_is_looked_at_in_places_and_taken_down_whole():
     assert stage.xen.access(whole) == 0x100
     assert (
         later(stage, 600)[0][2]
-        == f"{SAMPLE} of {SAMPLE} pages looked at had come back, because dom0 accessed them"
+        == f"{SAMPLE} of the {SAMPLE} pages that pcipt checked were mapped again, because dom0 accessed them"
     )
     assert mapped_pages(stage.xen) & set(range(whole.start, whole.end)) == set()
 
@@ -202,7 +206,7 @@ def test_a_failing_call_is_tried_again():
     scene.xen.access(ONE)
     scene.xen.fail(Op.UNMAP, 12)
     assert [(word, result) for word, result, _ in later(scene, 60)] == [("check-unmapped", "failed")]
-    assert later(scene, 600)[0][2].startswith("4 of 4")
+    assert later(scene, 600)[0][2].startswith("4 of the 4")
     assert scene.mapped()[0] is False
 
 

@@ -240,7 +240,7 @@ def test_outside_of_the_covered_range_it_is_refused_and_said():
     assert all(each.result.value == "refused" for each in rest)
     assert not any(call.op in (Op.ADD, Op.REMOVE) for call in stage.xen.calls)
     assert stage.xen.catastrophe is None
-    assert any("give it back its bus 02" in finding.text for _, finding in engine.findings)
+    assert any("give its bus the old number 02 again" in finding.text for _, finding in engine.findings)
 
 
 def test_a_subtree_with_a_driver_is_left_alone():

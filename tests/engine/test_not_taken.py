@@ -85,7 +85,7 @@ def test_a_virtual_function_with_msix_is_refused_and_told(version, orphan):
     wait(stage)
     assert adds(stage) == []
     text = findings(stage, VF)["orphan" if orphan else "unknown-to-xen"]
-    assert "this Xen cannot take a virtual function with MSI-X (Xen 4.21.0 adds it, without MSI-X)" in text
+    assert "this Xen cannot handle a virtual function with MSI-X (Xen 4.21.0 adds it, without MSI-X)" in text
     assert counts(stage) == (0, int(orphan))
     assert health_of(stage.engine) == "degraded"
 
@@ -113,7 +113,7 @@ def test_msix_in_a_bar_without_an_address_is_added_when_it_has_one(version):
     assert stage.xen.devices[S(NIC)].owner.kind is OwnerKind.NOBODY
     stage.settle(stage.engine)
     assert adds(stage) == []
-    assert "mended in Xen 4.21.1 and 4.22.0" in findings(stage, NIC)["orphan"]
+    assert "fixed in Xen 4.21.1 and 4.22.0" in findings(stage, NIC)["orphan"]
     stage.write(NIC, 0x10, 4, BUS)
     outcomes = stage.settle(stage.engine)
     assert ("add-device", f"0000:{NIC}", "done") in told([*outcomes, *wait(stage, 6)])

@@ -68,7 +68,7 @@ FINDINGS = [
         RESTORE,
         Result.REFUSED,
         "region-missing",
-        f"the reserved region {LOW} is not mapped, its devices' DMA may fault: no",
+        f"the reserved region {LOW} is not mapped, so DMA of its devices may be refused: no",
     ),
     (
         WITHDRAW,
@@ -271,14 +271,14 @@ FOUND = Finding("unknown-to-xen", "Xen does not know it")
     ("outcomes", "text"),
     [
         ([], "Xen does not know it"),
-        ([outcome(ADD)], "Xen does not know it; not mended: no"),
-        ([outcome(REMOVE, detail="a guest has it")], "Xen does not know it; not mended: a guest has it"),
+        ([outcome(ADD)], "Xen does not know it; not repaired: no"),
+        ([outcome(REMOVE, detail="a guest has it")], "Xen does not know it; not repaired: a guest has it"),
         ([outcome(ADD, Result.PLANNED, "")], "Xen does not know it"),
         ([outcome(MAP)], "Xen does not know it"),
-        ([outcome(MAP, detail="over RAM"), outcome(ADD)], "Xen does not know it; not mended: no"),
+        ([outcome(MAP, detail="over RAM"), outcome(ADD)], "Xen does not know it; not repaired: no"),
         (
             [outcome(ADD, detail="one"), outcome(REMOVE, detail="two")],
-            "Xen does not know it; not mended: one",
+            "Xen does not know it; not repaired: one",
         ),
     ],
 )

@@ -166,7 +166,7 @@ def test_when_xen_cannot_be_asked_right_before_an_action_it_fails():
     stage.xen.fail(Op.KNOWN, errno.EBUSY)
     ((outcome,),) = perform(engine, add(HOST))
     assert outcome.result is Result.FAILED
-    assert "nothing can be compared with Xen" in outcome.detail
+    assert "cannot compare them with Xen" in outcome.detail
     assert stage.changes == []
 
 
@@ -209,8 +209,8 @@ def test_success_that_is_none_fails():
     actions = [add(VF, physfn=NIC), RemoveDevice(gone, "why")]
     done = [each for batch in Performer(tools).perform(actions, engine.views) for each in batch]
     assert [each.result.value for each in done] == ["failed", "failed"]
-    assert done[0].detail == "add-device: Xen reported success, but does not list it"
-    assert done[1].detail == "remove-device: Xen reported success, but still lists it"
+    assert done[0].detail == "add-device: Xen reported success, but does not list the function"
+    assert done[1].detail == "remove-device: Xen reported success, but still lists the function"
 
 
 def test_an_addition_has_the_flags_of_its_function():
@@ -272,7 +272,7 @@ def test_unmapping_what_is_not_mapped_is_done(number, result):
     ((outcome,),) = perform(engine, UnmapMmio(UNTRAPPED, "why", place(engine), 0, FREE))
     assert outcome.result.value == result
     if result == "done":
-        assert outcome.detail == "some of it was not mapped any more"
+        assert outcome.detail == "some of the pages were not mapped any more"
     else:
         assert outcome.errno == number
 

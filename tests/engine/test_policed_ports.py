@@ -296,7 +296,9 @@ def test_a_dry_run_plans_it_and_does_nothing():
 def test_a_path_at_which_no_bridge_is_is_told_and_the_others_are_policed():
     stage = Policed(below=("00_1f.7", PATH))
     told_of = [finding.text for _, finding in stage.engine.findings if finding.code == "port-absent"]
-    assert told_of == ["hotplug.below names 00_1f.7, and no bridge is there: nothing is policed by it"]
+    assert told_of == [
+        "hotplug.below names 00_1f.7, but no bridge is at this path: pcipt polices nothing below it"
+    ]
     assert stage.files.guarded == {S(PORT)}
 
 

@@ -75,7 +75,7 @@ def test_a_header_without_a_rom_is_said():
 @pytest.mark.parametrize(
     ("stuck", "low", "address", "words"),
     [
-        ({4}, 0xFE00_0000, 0xFE10_0000, "does not let it be switched off"),
+        ({4}, 0xFE00_0000, 0xFE10_0000, "cannot be switched off at"),
         ({0x10}, 0xFE00_0000, 0xFE10_0000, "BAR 0"),
         ((), 0xE001, 0xFE10_0000, "ports"),
         ((), 0xFE00_0000, 1 << 32, "32 bits"),
@@ -188,7 +188,7 @@ def test_a_failing_add_has_decoding_on_again():
 @pytest.mark.parametrize(
     ("error", "expected", "words"),
     [
-        (None, UnsupportedError, "was given 0x6 and reads 0x4"),
+        (None, UnsupportedError, "wrote 0x6 to 0000:02:00.0, and read 0x4"),
         (HypervisorError("add", 22), HypervisorError, "EINVAL"),  # the error of the add is told
     ],
 )

@@ -109,7 +109,7 @@ def test_the_finding_says_which_file_why_and_what_helps(error, why):
     saver = Saver(files)
     saver.save(memory())
     (finding,) = saver.findings
-    assert finding.text == f"the ledger cannot be saved ({why}): free the disk, then pcipt resync"
+    assert finding.text == f"the ledger cannot be saved ({why}): free space on the disk, then pcipt resync"
 
 
 def test_all_files_that_fail_are_findings():

@@ -142,7 +142,7 @@ def test_a_lost_bar_beside_a_guests_is_not_written_back_in_any_order(version):
     assert one.state() == other.state()
     ((code, text),) = [finding[1:] for finding in one.state()["findings"] if finding[0] == str(OTHER)]
     assert code == "reset-behind-vpci"
-    assert f"pcipt does not do it: BAR 0 of {ONE}" in text
+    assert f"pcipt does not do this: BAR 0 of {ONE}" in text
     for world in (one, other):
         world.happen(("take back", None, 0))
         world.deliver(world.hear())

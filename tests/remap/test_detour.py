@@ -34,11 +34,11 @@ def test_the_way(address, expected):
 
 
 BLOCKED = [
-    ([PORT, attrs.evolve(SWITCH, secondary=None), NIC], "nobody knows those of 0000:02:01.0"),
-    ([attrs.evolve(PORT, secondary=None), SWITCH, NIC], "nobody knows those of 0000:00:1c.0"),
-    ([PORT, SWITCH], "does not have it any more"),
+    ([PORT, attrs.evolve(SWITCH, secondary=None), NIC], "nobody knows the old number of 0000:02:01.0"),
+    ([attrs.evolve(PORT, secondary=None), SWITCH, NIC], "nobody knows the old number of 0000:00:1c.0"),
+    ([PORT, SWITCH], "does not have this function any more"),
     # another port has taken a number of before
-    ([PORT, SWITCH, NIC, bridge("00:1d.0", 3, 3)], "0000:00:1d.0 has a bus of 02-03"),
+    ([PORT, SWITCH, NIC, bridge("00:1d.0", 3, 3)], "0000:00:1d.0 now uses a bus of 02-03"),
 ]
 
 

@@ -102,7 +102,7 @@ def test_a_check_leaves_nothing_in_the_ledger():
 
 def test_only_what_came_back_is_a_finding():
     assert finding_of_hole(Hole(NIC, PAGES, region=False, checks=1)) is None
-    for region, word in ((True, "reserved region"), (False, "pages")):
+    for region, word in ((True, "reserved region"), (False, "unmapped memory")):
         told = finding_of_hole(Hole(NIC, PAGES, region=region, checks=1, returned=2))
         assert told.code == "unmap-undone"
         assert word in told.text

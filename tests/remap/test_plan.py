@@ -133,4 +133,4 @@ def test_a_ghost_without_an_owner_is_told_with_its_danger():
     view = known("00:00.0", "00:1c.0", "01:00.0", "01:00.1", "04:00.0", "05:00.0", orphans={S("05:00.0")})
     plain, orphan = (finding.text for _, finding in disagreements(MACHINE, view))
     assert "orphan" not in plain
-    assert "without an owner (orphan): plug nothing in there with Xen before 4.19.0" in orphan
+    assert "without an owner (orphan). Under Xen before 4.19.0 do not plug a device in" in orphan

@@ -115,7 +115,7 @@ def test_planning_again_after_performing_gives_nothing(desired, held, expected):
 REASONS = [
     (gone(PLACE, S("01:00.0")), UnmapMmio, "has left the machine"),
     (wants((0, NEW, 4)), UnmapMmio, "BAR 0 is now at 0xe1000000"),
-    (wants((1, NEW, 4)), UnmapMmio, "BAR 0 decodes nothing now"),
+    (wants((1, NEW, 4)), UnmapMmio, "BAR 0 does not decode now"),
     (wants((0, NEW, 4)), MapMmio, "BAR 0 decodes here, and Xen does not handle it"),
     (wants((6, NEW, 4)), MapMmio, "ROM decodes here"),
 ]
@@ -224,7 +224,7 @@ def test_a_bar_that_came_from_where_vpci_maps_nothing_is_doubtful_until_it_is_ma
     came = DesiredBar(PLACE, S("01:00.0"), 0, (frames(AT, 4),), By.US, unsure=True)
     plan = plan_mappings([Desired(PLACE, S("01:00.0"), (came,))], MappedPages([]))
     assert shown(plan) == [("map-mmio", PLACE, 0, AT, 4)]
-    assert "vPCI maps none" in plan.actions[0].reason
+    assert "vPCI maps no BAR" in plan.actions[0].reason
     assert [(run.frames, run.state) for run in plan.taken] == [(frames(AT, 4), State.DOUBTFUL)]
 
 

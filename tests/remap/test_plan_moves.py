@@ -203,9 +203,9 @@ def test_what_leaves_after_it_was_followed_is_removed_where_it_was():
 @pytest.mark.parametrize(
     ("machine", "listed", "words"),
     [
-        (MOVED, ["02:00.0"], "which Xen does not know"),
-        (MOVED, ["05:00.0"], "which Xen knows"),
-        (decode_machine([renumbered(0), gone(NIC)]), ["02:00.0"], "no bus number leads to it"),
+        (MOVED, ["02:00.0"], "Xen does not know this address"),
+        (MOVED, ["05:00.0"], "Xen knows this address"),
+        (decode_machine([renumbered(0), gone(NIC)]), ["02:00.0"], "no bus number leads to the function"),
     ],
 )
 def test_a_moved_function_is_one_finding(machine, listed, words):

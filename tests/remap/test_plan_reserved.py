@@ -107,7 +107,10 @@ def test_a_region_of_which_no_device_is_known_is_left_alone():
 @pytest.mark.parametrize(("changed", "about"), [((), "00:06.0"), ([NIC], "01:00.0"), ([OTHER], "00:06.0")])
 def test_a_region_that_comes_back_is_about_a_device_that_needs_it(changed, about):
     (action,) = plan_reserved({SHARED: SCOPES[SHARED]}, BOTH, DOM0S, ledger(OUT[1]), changed=changed)
-    assert (action.sbdf, action.reason) == (parse_sbdf(about), f"0000:{about} is dom0's again and needs it")
+    assert (action.sbdf, action.reason) == (
+        parse_sbdf(about),
+        f"0000:{about} is dom0's again and needs the region",
+    )
     (action,) = plan_reserved(
         {SHARED: SCOPES[SHARED]}, GIVEN, QUARANTINED, ledger(OUT[1]), changed=[NIC]
     )  # NIC has changed, and OTHER alone needs it
@@ -161,7 +164,7 @@ def test_another_device_at_the_address_does_not_need_it():
     where = Locations(lambda _sbdf: None)
     (action,) = plan_reserved({ONE: frozenset({NIC})}, BOTH, DOM0S, ledger(), where=where)
     assert (action.word, action.counted) == ("withdraw-reserved", True)
-    assert "another device now" in action.reason
+    assert "does not need the region" in action.reason
 
 
 def test_the_count_of_a_withdrawn_region_is_forgotten_once():

@@ -35,8 +35,8 @@ KEPT = 256  # different complaints; a device may cause any number of them
 DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
 _UNREAD = Finding(
     "console-unread",
-    "Xen's console cannot be read: it alone tells which capabilities Xen could not set up and hides from "
-    "dom0, and dom0 reads a device with hidden MSI-X like one without",
+    "Xen's console cannot be read. Only the console tells which capabilities Xen could not set up and hides "
+    "from dom0: dom0 cannot tell a device with hidden MSI-X from a device without MSI-X",
 )
 
 

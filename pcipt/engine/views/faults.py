@@ -90,11 +90,11 @@ def _what_lies_there(views: Views, fault: Fault) -> tuple[There, str, Frames | N
     """
     owner = views.view.owner(fault.device)
     if fault.cause is Cause.ENTRY:
-        return There.NO_ENTRY, "an address that was not looked up", None
+        return There.NO_ENTRY, "not looked up", None
     if views.view.guest(fault.device) is not None:
-        return There.GUEST, f"an address of {owner}", None
+        return There.GUEST, f"memory of {owner}", None
     if owner == QUARANTINE:
-        return There.QUARANTINE, "an address outside of its own reserved regions", None
+        return There.QUARANTINE, "no reserved region of this device", None
     page = Frames(Gfn(fault.at // PAGE_SIZE), 1)
     region = next((each for each in sorted(views.reserved.scopes) if each.overlaps(page)), None)
     if region is None:
@@ -104,7 +104,7 @@ def _what_lies_there(views: Views, fault: Fault) -> tuple[There, str, Frames | N
         return There.REGION, f"reserved region {region}", region
     at = views.memory.withdrawn_at.get(region)
     since = f"at {at}" if at is not None else "before the service started"
-    return There.WITHDRAWN, f"reserved region {region}, withdrawn {since}", region
+    return There.WITHDRAWN, f"reserved region {region}, which pcipt withdrew {since}", region
 
 
 def _is_withdrawn(views: Views, region: Frames) -> bool:
@@ -139,15 +139,16 @@ def faults_of(views: Views, sbdf: Sbdf) -> Iterator[Finding]:
         return
     guest = views.view.guest(sbdf)
     if guest is not None:
-        user, cure = f"guest {guest}", "shut the guest down, and give it the function anew"
+        user, cure = f"guest {guest}", "shut the guest down, and give the function to the guest again"
     elif function.driver not in (None, PCIBACK):
         user, cure = f"the driver {function.driver}", "unbind the driver and bind it again"
     else:
         return  # nobody uses the function: its bus mastering is off for this reason
     yield Finding(
         "bus-master-off",
-        f"bus mastering is off after refused DMA, and {user} uses the function: Xen switches it off when a "
-        f"device is refused many times at once, without a message; mend what dma-fault tells, then {cure}",
+        f"bus mastering is off after refused DMA, and {user} uses the function. Xen switches bus mastering "
+        "off, without a message, when DMA of a device is refused many times at once. Repair what the "
+        f"finding dma-fault names, then {cure}",
     )
 
 
@@ -160,8 +161,9 @@ def faults_of_service(views: Views) -> Iterator[Finding]:
     if hearing is not None and views.memory.not_believed:
         yield Finding(
             "dma-faults-not-believed",
-            f"Xen's console has lines about refused DMA, and {hearing.why}: dom0's own text may look "
-            "the same, so they are not used; boot Xen without console_to_ring; pcipt resync forgets them",
+            f"Xen's console has lines about refused DMA, but {hearing.why}. Text of dom0 can look the same, "
+            "so pcipt does not use these lines; boot Xen without console_to_ring; pcipt resync forgets the "
+            "lines",
         )
     deaf = "" if readable else "Xen's console cannot be read"
     if readable and hearing is not None:
@@ -170,7 +172,8 @@ def faults_of_service(views: Views) -> Iterator[Finding]:
     if deaf and views.restores_on_fault:
         yield Finding(
             "dma-faults-not-heard",
-            f"reserved.restore_on_fault is on, but refused DMA is not heard: {deaf}; no region is restored",
+            f"reserved.restore_on_fault is on, but pcipt does not learn of refused DMA: {deaf}; so pcipt "
+            "restores no region",
         )
 
 
@@ -188,9 +191,9 @@ def _text(fault: DmaFault, *, restores: bool) -> str:
     times = _tens(fault.count)
     often = "" if times == 1 else f" ({times} times or more)"
     return (
-        f"its DMA {fault.access or 'access'} at {fault.at:#x} was refused{often}: {fault.cause.value}; its "
-        f"owner is {fault.owner}, and there lies {fault.what}; {_cure(fault, restores=restores)}; pcipt "
-        "resync forgets it"
+        f"its DMA {fault.access or 'access'} at {fault.at:#x} was refused{often}: {fault.cause.value}. The "
+        f"device belongs to {fault.owner}. At this address: {fault.what}; "
+        f"{_cure(fault, restores=restores)}; pcipt resync forgets this finding"
     )
 
 
@@ -198,21 +201,29 @@ def _cure(fault: DmaFault, *, restores: bool) -> str:
     """Return what helps, in words."""
     if fault.there is There.WITHDRAWN:
         if restores:
-            return "pcipt restores the region, see pcipt status if it cannot"
+            return "pcipt restores the region; if this fails, pcipt status says why"
         return (
-            "take a device of the region back (pcipt rmrr names them, pcipt reclaim), or set "
-            "reserved.restore_on_fault"
+            "take a device of this region back to dom0 (pcipt rmrr names the devices, pcipt reclaim takes "
+            "one back), or set reserved.restore_on_fault"
         )
     return _CURES[fault.there]
 
 
 _CURES = {
-    There.REGION: "pcipt rmrr tells whether it is mapped",
-    There.BAR: "it uses another device's memory, which the IOMMU's table has at most while that BAR decodes",
-    There.RAM: "its driver uses memory that it has given back, or that is not dom0's",
-    There.PLATFORM: "its driver is at fault, or the firmware: its DMAR or IVRS must name what a device needs",
-    There.NOTHING: "its driver or its firmware is at fault",
-    There.GUEST: "the guest's driver is at fault, or the guest's firmware does not know a region (rdm=)",
-    There.QUARANTINE: "the device was not at rest when it left its driver; reset it",
-    There.NO_ENTRY: "pcipt status tells whether Xen knows the device; pcipt resync announces it",
+    There.REGION: "pcipt rmrr shows whether the region is mapped",
+    There.BAR: (
+        "the device uses memory of another device, which the IOMMU's table has at most while that BAR decodes"
+    ),
+    There.RAM: "the driver of the device uses memory that the driver has freed, or memory that is not dom0's",
+    There.PLATFORM: (
+        "the driver of the device has an error, or the firmware's table (DMAR or IVRS) does not name memory "
+        "that the device needs"
+    ),
+    There.NOTHING: "the driver or the firmware of the device has an error",
+    There.GUEST: (
+        "the guest's driver has an error, or the guest's firmware does not know a reserved region (rdm= in "
+        "xl.cfg)"
+    ),
+    There.QUARANTINE: "the device still did DMA when its driver was unbound; reset the device",
+    There.NO_ENTRY: "pcipt status shows whether Xen knows the device; pcipt resync announces the device",
 }

@@ -25,7 +25,9 @@ def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Findi
     try:
         memory = host.memory()
     except PciptError as error:
-        why = Finding("memory-map-unread", f"{error}; nothing is mapped while it is unknown where RAM is")
+        why = Finding(
+            "memory-map-unread", (f"{error}; pcipt maps nothing as long as it does not know where RAM is")
+        )
         return Protected([(EVERYTHING, Reason("an address space of which no memory map could be read"))]), (
             why,
         )
@@ -66,7 +68,10 @@ def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, .
     except UnsupportedError:
         return (), ()  # this Xen or its libraries do not tell; the memory maps have most of it
     except HypervisorError as error:
-        why = f"{error}: which reserved regions devices need is unknown; their memory maps still protect them"
+        why = (
+            f"{error}: pcipt does not know which reserved regions devices need; the memory maps still "
+            "protect these regions"
+        )
         return (), (Finding("reserved-regions-unread", why),)
 
 

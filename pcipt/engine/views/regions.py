@@ -85,9 +85,9 @@ def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
             names = ", ".join(map(str, sorted(scope)[:4]))
             yield Finding(
                 "region-missing",
-                f"Xen took the reserved region {frames} out of dom0's IOMMU table when it forgot {names}, "
-                "and the device's DMA there may fault: give the bridge above it the bus number that it "
-                "had at boot, or reboot",
+                f"Xen took the reserved region {frames} out of dom0's IOMMU table when Xen forgot {names}. "
+                "DMA of the device to this region may be refused; give the bridge above the device its bus "
+                "number of boot time, or reboot",
             )
 
 

@@ -83,7 +83,7 @@ class Reserved:
                     self._scopes[frames] = self._scopes.get(frames, frozenset()) | {sbdf}
                 self._open.discard(sbdf)
         except HypervisorError as error:
-            why = f"{error}: which devices need which reserved region is unknown, none is withdrawn"
+            why = f"{error}: pcipt does not know which devices need which reserved region, and withdraws none"
             self.trouble = Finding("regions-not-asked", why)
         except UnsupportedError:  # this Xen or its libraries do not tell: there is no region to care for
             self._listed, self._scopes, self._of = True, {}, {}

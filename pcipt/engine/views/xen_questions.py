@@ -152,7 +152,7 @@ class Questions:
 
     def _say(self, error: Exception) -> None:
         """Set `trouble` to the finding that Xen cannot be asked."""
-        text = f"{error}; hardware and Linux are watched, nothing can be compared with Xen"
+        text = f"{error}; pcipt still watches hardware and Linux, but cannot compare them with Xen"
         self.trouble = Finding("xen-not-asked", text)
 
     def _viewed(self) -> XenView:

@@ -21,7 +21,8 @@ _AGAIN = "as root, make the recording again: `pcipt record DIR`"
 _COMPARE = "`pcipt resync` compares everything again"
 _WHY = "`systemctl status pcipt` shows why; then `systemctl restart pcipt`"
 _READ = "when you have read this, `systemctl restart pcipt` ends the finding"
-_SAVE = "`df /var/lib/pcipt` shows the space; free some, then `pcipt resync`"
+_SAVE = "free some space on the disk of /var/lib/pcipt (`df /var/lib/pcipt`), then `pcipt resync`"
+_LATER = "`reboot` at the next maintenance of the host; nothing is urgent"
 _SHOW = "`pcipt show {sbdf}` has the details; leave the function in dom0"
 _HOST = "`pcipt host` shows what this host can do without it"
 _UNBIND = "`echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `pcipt resync`"
@@ -40,9 +41,9 @@ STEPS: Mapping[str, str] = {
     "ledger-unsaved": _SAVE,
     "boot-snapshot-unsaved": _SAVE,
     "mappings-unsaved": _SAVE,
-    "boot-snapshot-late": "`reboot`, when the host can be spared",
-    "messages-lost": "`reboot`, when the host can be spared",
-    "unsettled": "`pcipt status` again, in a moment",
+    "boot-snapshot-late": _LATER,
+    "messages-lost": _LATER,
+    "unsettled": "`pcipt status` again after a minute",
     "watch-unavailable": (
         "set `watch.source` in /etc/pcipt/pcipt.toml, then `systemctl restart pcipt`; until then `pcipt "
         "resync` finds what was written"
@@ -52,13 +53,15 @@ STEPS: Mapping[str, str] = {
     "memory-map-unread": _WHY,
     "reserved-regions-unread": _WHY,
     "hardware-changed": "`pcipt diff` shows the changes",
-    "policy-unreadable": "`pcipt policy check` shows the line; mend the file, then `systemctl reload pcipt`",
+    "policy-unreadable": (
+        "`pcipt policy check` shows the line; correct the file, then `systemctl reload pcipt`"
+    ),
     "line-absent": "correct the line that `pcipt policy check` shows, then `systemctl reload pcipt`",
     "line-malformed": "correct the line that `pcipt policy check` shows, then `systemctl reload pcipt`",
     "line-stale": "`pcipt policy snippet` prints the right lines; then `systemctl reload pcipt`",
-    "policy-mismatch": "`pcipt policy list` shows what is kept; `pcipt policy remove` ends it",
-    "waits-for-admit": "`pcipt admit {sbdf}` gives it to dom0; in quarantine it is ready for a guest",
-    "not-quarantined": "`pcipt release {sbdf}` shows what speaks against it, or does it",
+    "policy-mismatch": "`pcipt policy list` shows the entries; `pcipt policy remove` deletes an entry",
+    "waits-for-admit": "`pcipt admit {sbdf}` gives it to dom0; to give it to a guest, leave it in quarantine",
+    "not-quarantined": "`pcipt release {sbdf}` quarantines it, or shows the reason against that",
     "port-unguarded": (
         "`modprobe xen-pciback`, then `pcipt resync`; `update-initramfs -u` puts it into the initramfs, "
         "which loads it before other drivers"
@@ -66,14 +69,18 @@ STEPS: Mapping[str, str] = {
     "port-absent": (
         "`pcipt list --json` has the path of each port; correct hotplug.below, then `systemctl reload pcipt`"
     ),
-    "host-differs": "please send `pcipt report` to the makers of pcipt; Xen's word counts meanwhile",
+    "host-differs": "please send `pcipt report` to the makers of pcipt; until then what Xen says counts",
     # what Xen knows
     "orphan": (
-        "`pcipt resync` tries it; if it is refused, `reboot`. Do not unplug it before: old Xens panic then"
+        "`pcipt resync` tries to give it to dom0; if that is refused, `reboot`. Do not unplug the device "
+        "before the reboot: an old Xen panics then"
     ),
-    "unknown-to-xen": _COMPARE + " and tells Xen what the guards allow",
+    "unknown-to-xen": _COMPARE + ", and announces the function if the guards allow it",
     "ghost": "`pcipt resync --dry-run` shows what would be done, `pcipt resync` does it",
-    "moved": RESCAN,
+    "moved": (
+        "unbind the drivers behind the renumbered bridge, then `pcipt resync`; if the finding stays, "
+        + RESCAN
+    ),
     "late-add": (
         "`echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `echo {sbdf} > "
         "/sys/bus/pci/drivers_probe`"
@@ -82,10 +89,12 @@ STEPS: Mapping[str, str] = {
     # mappings
     "not-mapped": "`pcipt explain {sbdf}` shows which rule refuses; then `pcipt resync`",
     "stale-mapping": "`pcipt explain {sbdf}` shows which rule refuses; then `pcipt resync`",
-    "mapping-in-doubt": "`pcipt explain {sbdf}`, then `pcipt resync`; a `reboot` ends it in any case",
+    "mapping-in-doubt": (
+        "`pcipt explain {sbdf}` shows the reason; `pcipt resync` tries again; a `reboot` always helps"
+    ),
     "unmap-undone": (
-        "`pcipt explain {sbdf}`; find what in dom0 uses the pages (`cat /proc/iomem`), or boot Xen with "
-        "`dom0=no-pf-fixup`"
+        "`pcipt explain {sbdf}` shows the pages; find out what in dom0 uses them (`cat /proc/iomem`), or "
+        "boot Xen with `dom0=no-pf-fixup`"
     ),
     "bar-write-ignored": _UNBIND,
     "reset-behind-vpci": _UNBIND,
@@ -95,14 +104,21 @@ STEPS: Mapping[str, str] = {
     "header-changed": RESCAN,
     "bar-at-the-end": RESCAN,
     "rom-over-bar": RESCAN,
-    "dma-stopped": _COMPARE + " and adds the function again; else `reboot`",
+    "dma-stopped": (
+        "if a driver has the function, `echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`; then "
+        "`pcipt resync`; if the finding stays, `reboot`"
+    ),
     # reserved regions
-    "region-missing": "`pcipt rmrr` shows it, `pcipt resync` tries it again; else `reboot`",
-    "region-left": "`pcipt rmrr` shows it, `pcipt resync` tries it again",
+    "region-missing": (
+        "`pcipt rmrr` shows the region, `pcipt resync` tries again; if the finding stays, `reboot`"
+    ),
+    "region-left": "`pcipt rmrr` shows the region, `pcipt resync` tries again",
     "region-comes-back": "boot Xen with `dom0=no-pf-fixup`",
     "sp5100-combined-mode": "switch SATA's combined mode off in the firmware's setup, then `reboot`",
-    "region-added": "nothing has to be done: Xen's command line adds it; `pcipt rmrr` lists its devices",
-    "region-option": "correct it on Xen's command line, then `reboot`",
+    "region-added": (
+        "nothing has to be done: Xen's command line adds the region; `pcipt rmrr` lists its devices"
+    ),
+    "region-option": "correct the option on Xen's command line, then `reboot`",
     "region-base-zero": _VENDOR,
     "region-empty": _VENDOR,
     "region-no-scope": _VENDOR,
@@ -111,14 +127,17 @@ STEPS: Mapping[str, str] = {
     "region-unaligned": _VENDOR,
     "region-large": REGIONS + "; nothing has to be done",
     "region-shared": REGIONS + ": give all of them to one guest",
-    "region-misread": REGIONS + "; nothing else can be done on this Xen: the text names one that helps",
-    "region-dropped": REGIONS + "; `reboot` with the device in place if it needs the region",
+    "region-misread": REGIONS + "; nothing else can be done on this Xen: the finding names a Xen that helps",
+    "region-dropped": REGIONS + "; if a device needs the region, `reboot` with this device plugged in",
     "buses-renumbered": (
-        "`pcipt tree` shows the numbers now; `reboot` if a device of a region is meant wrongly"
+        "`pcipt tree` shows the present numbers; if the finding names a wrong device, `reboot`"
     ),
     # refused DMA, guests
     "dma-fault": "`pcipt history {sbdf}` and `xl dmesg` show when; `pcipt resync` forgets it",
-    "bus-master-off": _UNBIND + "; then bind the driver again",
+    "bus-master-off": (
+        "in dom0: `echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `echo {sbdf} > "
+        "/sys/bus/pci/drivers_probe`; in a guest: `xl shutdown DOMAIN`, then start it again"
+    ),
     "dma-faults-not-believed": "boot Xen without `console_to_ring`; `pcipt resync` forgets them",
     "dma-faults-not-heard": "`xl dmesg` must be readable: `systemctl status pcipt` shows why it is not",
     "guest-leftover": "`xl list` names the guest: `xl destroy` it and start it again",
@@ -126,10 +145,11 @@ STEPS: Mapping[str, str] = {
     # what Xen complained of
     "console-unread": "`xl dmesg` must be readable: `systemctl status pcipt` shows why it is not",
     "capability-hidden": (
-        "nothing can be done on this Xen: `pcipt host` names it, and docs/xen-releases.md a newer one"
+        "nothing can be done on this Xen: `pcipt host` shows its version, and docs/xen-releases.md names a "
+        "newer one that helps"
     ),
     "capability-not-hidden": RESCAN,
-    "vpci-missing": "`pcipt status` names orphans; `pcipt resync` adds them again",
+    "vpci-missing": "`pcipt status` names orphans; `pcipt resync` gives orphans to dom0",
     "setup-failed": RESCAN,
     "msix-refused": RESCAN,
     "vpci-map-failed": _SEEN,
@@ -137,10 +157,10 @@ STEPS: Mapping[str, str] = {
     "bar-write-dropped": _SEEN,
     "resize-refused": _SEEN,
     "interrupt-fault": "`xl dmesg` has the lines; `pcipt resync` forgets it",
-    "iommu-failed": "`xl dmesg` has the lines; `pcipt resync` tries again, else `reboot`",
+    "iommu-failed": "`xl dmesg` has the lines; `pcipt resync` tries again; if that fails, `reboot`",
     "assign-failed": "`xl pci-assignable-list` shows what is assignable; `xl dmesg` has the lines",
     # one function
-    "no-answer": "if it was pulled out: " + RESCAN + "; if not, `reboot`",
+    "no-answer": "if the device was unplugged: " + RESCAN + "; if not, `reboot`",
     "no-config": _AGAIN + "; on a live host read it as root: `sudo pcipt show {sbdf}`",
     "config-short": _AGAIN + "; on a live host read it as root: `sudo pcipt show {sbdf}`",
     "header-unknown": _SHOW + "; " + _REPORT,
@@ -155,19 +175,21 @@ STEPS: Mapping[str, str] = {
     "bus-drift": RESCAN,
     "bus-numbers": RESCAN,
     "bus-conflict": RESCAN,
-    "bus-primary": "the finding names the `setpci` that puts it right; rescan nothing before",
+    "bus-primary": "run the `setpci` command that the finding names; do not rescan any bus before",
     "bridge-vanished": RESCAN,
-    "bar-unassigned": "`pcipt space` shows which window is short and what helps",
+    "bar-unassigned": "`pcipt space` shows which window is too small and what helps",
     "io-bar-unassigned": (
         "nothing has to be done: drivers use the memory BARs; `pcipt space` shows the window"
     ),
-    "vf-bar-unassigned": "`pcipt space` shows which window is short; nothing has to be done without VFs",
+    "vf-bar-unassigned": (
+        "`pcipt space` shows which window is too small; if you use no VFs, nothing has to be done"
+    ),
     "enhanced-allocation": _MACHINE,
     "segment-not-in-xen": NO_SEGMENT,
     "address-repeated": "the file names one function twice: " + _AGAIN,
     "duplicate-address": "the file names one function twice: " + _AGAIN,
     "two-places": _AGAIN,
-    "no-path": "`pcipt tree` shows the bridges; use the address {sbdf}",
+    "no-path": "`pcipt tree` shows the bridges; use the address {sbdf} in place of a path",
     "bar-numbers-counted": "`lspci -vvv -xxx` has the registers: send its output",
     # recordings and what others sent
     "dump-malformed": "`lspci -vvv -xxx` makes the text again",

@@ -34,7 +34,8 @@ def _not_theirs(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
     for sbdf, altered in facts.altered.items():
         if any(pages.overlaps(action.frames) for pages in altered.pages):
             return (
-                f"BARs of {sbdf} lay there, whose registers have changed under Xen; Xen may trap these pages"
+                f"BARs of {sbdf} were in these pages. The registers of {sbdf} have changed since Xen read "
+                "them, and Xen may trap these pages"
             )
     return None
 

@@ -18,7 +18,11 @@ def _answers(action: RewriteCommand, facts: Facts) -> str | None:
 
 def _dom0s(action: RewriteCommand, facts: Facts) -> str | None:
     """Refuse a function that Xen does not list as dom0's: its registers are not dom0's to write."""
-    return None if facts.xen.in_dom0(action.sbdf) else f"its owner: {facts.xen.owner(action.sbdf)}"
+    return (
+        None
+        if facts.xen.in_dom0(action.sbdf)
+        else (f"it is not dom0's: its owner is {facts.xen.owner(action.sbdf)}")
+    )
 
 
 def _possible(action: RewriteCommand, facts: Facts) -> str | None:
@@ -27,7 +31,7 @@ def _possible(action: RewriteCommand, facts: Facts) -> str | None:
     for bar in function.bars if function is not None else ():
         memory = bar.kind is not BarKind.IO and bar.decoding and bar.address and bar.size
         if memory and assigned_range(bar) is None:
-            return f"{name_of_bar(bar.index)} decodes at {bar.address:#x}, where no memory can be"
+            return f"{name_of_bar(bar.index)} decodes at {bar.address:#x}, which is no possible address"
     return None
 
 

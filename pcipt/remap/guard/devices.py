@@ -65,9 +65,9 @@ def _present(action: AddDevice, facts: Facts) -> str | None:
     if action.moved_from is not None:
         if facts.moves.get(action.moved_from) == action.sbdf:
             return None
-        return f"the bridges' bus numbers no longer lead from {action.moved_from} to it"
+        return f"the bus numbers have changed again: {action.moved_from} is not at {action.sbdf} any more"
     if function.answers is None:
-        return "its config space cannot be read, so nobody knows whether hardware is there"
+        return "its config space cannot be read, so pcipt does not know whether the device is present"
     return None if function.answers else "the hardware does not answer: config space reads all ones"
 
 
@@ -87,7 +87,10 @@ def _vfs_as_planned(action: AddDevice, facts: Facts) -> str | None:
     on = vfs_are_on(function, {function.sbdf} if facts.bars.virtual(function.sbdf) else ())
     if on is action.vfs_on:
         return None
-    return f"its virtual functions were switched {'on' if on else 'off'} meanwhile; it is planned again"
+    return (
+        f"its virtual functions were switched {'on' if on else 'off'} after this was planned; pcipt plans "
+        "again"
+    )
 
 
 def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
@@ -105,7 +108,10 @@ def _physical_first(action: AddDevice, facts: Facts) -> str | None:
     """Refuse to add a virtual function unless Xen lists its physical function as dom0's."""
     if action.physfn is None or facts.xen.in_dom0(action.physfn):
         return None
-    return f"its physical function {action.physfn} is not Xen's to give: announce that first"
+    return (
+        f"Xen does not list its physical function {action.physfn} as dom0's; that function must be "
+        "announced first"
+    )
 
 
 def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
@@ -135,7 +141,7 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
     if not IO_VF_BAR_HANGS.of(facts.version) or sriov is None:
         return None
     if any(bar.kind is BarKind.IO for bar in sriov.bars):
-        return "a VF BAR claims I/O space: this Xen would loop for ever sizing it"
+        return "a VF BAR claims I/O space: this Xen would hang when it reads the size of such a BAR"
     return None
 
 
@@ -150,11 +156,13 @@ def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
     function = _as_read(action, facts)
     if not facts.pvh or function is None or not refuses_msix(facts.version) or _sizes_only(action, facts):
         return None
-    before = f"this Xen cannot take its MSI-X structure, as it was read before (Xen {HIDES} hides it)"
+    before = (
+        f"this Xen cannot handle its MSI-X structure as it was read last (Xen {HIDES} hides such a structure)"
+    )
     if not function.answers and place_of(function) in facts.faulty:
         return before
     if function.physfn is not None and not function.answers and not _was_taken(function, facts):
-        return "nobody knows whether it has MSI-X, and this Xen cannot take a virtual function with MSI-X"
+        return "nobody knows whether it has MSI-X, and this Xen cannot handle a virtual function with MSI-X"
     why, here = why_not_taken(function, facts), _subject(action, facts)
     return before if why and function.physfn is None and not (here and here.answers) else why
 
@@ -227,16 +235,22 @@ def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
     if function is None or not decode_endangers(action, facts):
         return None
     if function.physfn is not None:
-        return "its memory decode cannot be switched off: a virtual function has no such bit"
+        return (
+            "the add may fail, and then this Xen panics unless memory decode is off; pcipt cannot switch it "
+            "off for a virtual function"
+        )
     if function.driver is not None:
         return (
-            f"coverage by the IOMMU is not certain and driver {function.driver} needs memory decode on: "
-            "unbind the driver, then pcipt resync"
+            "it is not certain that an IOMMU unit serves it, so memory decode must be off during the add, "
+            f"but driver {function.driver} needs memory decode: unbind the driver, then pcipt resync"
         )
     bound = _bound_behind(function, facts)
     if not bound:
         return None
-    return f"drivers behind it need its memory decode: {bound}; unbind them, then pcipt resync"
+    return (
+        f"memory decode must be off during the add, but drivers behind the bridge need it: {bound}; unbind "
+        "these drivers, then pcipt resync"
+    )
 
 
 def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
@@ -250,7 +264,7 @@ def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
     bound = _bound_behind(top, facts) if top is not None else ""
     if not bound:
         return None
-    return f"drivers are bound behind the renumbered bridge: {bound}; unbind them, then pcipt resync"
+    return f"drivers are bound behind the renumbered bridge: {bound}; unbind these drivers, then pcipt resync"
 
 
 def _bound_behind(bridge: Function, facts: Facts) -> str:
@@ -279,7 +293,7 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
     if action.sbdf in facts.xen.elsewhere:
         return f"it belongs to {facts.xen.elsewhere[action.sbdf]}"
     if action.sbdf in facts.xen.quarantined:
-        return "it is quarantined: whoever took it out of dom0 has plans for it"
+        return "it is quarantined: somebody took it out of dom0 for a guest"
     return None if facts.xen.custody_told else "Xen does not say who owns it"
 
 
@@ -292,17 +306,20 @@ def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     to it or behind it.
     """
     if action.sbdf in facts.moves.values():
-        return "renumbered buses lead to a function there"
+        return "after bus renumbering a function answers at this address"
     cut = aliased(action.sbdf, facts.bars)
     if cut:
-        return f"Linux still has {cut[0]}, and would tell Xen of its removal by this address"
+        return (
+            f"Linux still has {cut[0]}, and will use this address when it tells Xen of the removal of "
+            f"{cut[0]}"
+        )
     function = facts.machine.functions.get(action.sbdf)
     moved = action.moved_to is not None and facts.moves.get(action.sbdf) == action.moved_to
     if function is None or moved:
         return None
     if action.anew and facts.bridges.above_or_at(facts.machine, action.sbdf):
         names = _bound_behind(function, facts) or (function.driver and f"{function.sbdf} ({function.driver})")
-        return f"drivers need the bridge: {names}; unbind them, then pcipt resync" if names else None
+        return f"drivers need the bridge: {names}; unbind these drivers, then pcipt resync" if names else None
     bound = f", driver {function.driver} is bound" if function.driver else ""
     return f"Linux still has it{bound}"
 
@@ -318,7 +335,10 @@ def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
     linux = linux_of(action, facts)
     if linux is not None and facts.bridges.top(facts.machine, linux) is not None:
         return _covered(AddDevice(action.moved_to, "", moved_from=linux), facts)
-    return f"Xen does not have it at {action.moved_to} yet, where it is now: announce that first"
+    return (
+        f"the function is at {action.moved_to} now, and Xen does not know it there yet; it must be "
+        "announced there first"
+    )
 
 
 def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
@@ -351,7 +371,9 @@ def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
     listed &= facts.xen.known - set(facts.moves.values())
     if not listed:
         return None
-    return f"Xen still lists what was behind it: {', '.join(map(str, sorted(listed)[:4]))}"
+    return (
+        f"Xen still lists functions that were behind this bridge: {', '.join(map(str, sorted(listed)[:4]))}"
+    )
 
 
 #        name, kind of action, rule

@@ -24,8 +24,9 @@ def _no_orphan_is_taken(action: GuardPort, facts: Facts) -> str | None:
     if not action.on or not facts.pvh or not DEVICE_RESET.of(facts.version):
         return None
     return (
-        "xen-pciback would take a function at once that Xen lists without an owner, which takes down a PVH "
-        f"host with Xen from {DEVICE_RESET.begins} on; what appears is quarantined after Xen was asked"
+        "xen-pciback would take each new function at once, also a function that Xen lists without an owner; "
+        f"that crashes a PVH host with Xen from {DEVICE_RESET.begins} on. pcipt quarantines new functions "
+        "itself, after it has asked Xen"
     )
 
 

@@ -20,7 +20,7 @@ def _unprotected(action: CheckUnmapped, facts: Facts) -> str | None:
     """Refuse pages that are protected; a reserved region is not protected from its own check."""
     protected = facts.protected
     why = protected.why_not_reserved(action.frames) if action.region else protected.why(action.frames)
-    return f"it touches {why}" if why is not None else None
+    return f"the pages overlap {why}" if why is not None else None
 
 
 def _without_bar(action: CheckUnmapped, facts: Facts) -> str | None:
@@ -31,14 +31,14 @@ def _without_bar(action: CheckUnmapped, facts: Facts) -> str | None:
     for other in facts.bars.over(action.frames):
         return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
     for run in facts.mapped.over(action.frames):
-        return f"{name_of_bar(run.bar)} of {run.sbdf} holds it"
+        return f"these pages are mapped for {name_of_bar(run.bar)} of {run.sbdf}"
     return None
 
 
 def _no_scope_device(action: CheckUnmapped, facts: Facts) -> str | None:
     """Refuse pages of a reserved region that a device of dom0 needs (`who_needs`)."""
     names = needing_devices(action.frames, facts)
-    return f"{names} in dom0 needs a reserved region there" if names else None
+    return f"{names} in dom0 needs a reserved region at these pages" if names else None
 
 
 #        name, kind of action, rule

@@ -26,10 +26,12 @@ def why_not_taken(function: Function, facts: Facts) -> str | None:
     if function.msix is None:
         return None
     if function.physfn is not None:
-        return f"this Xen cannot take a virtual function with MSI-X (Xen {HIDES} adds it, without MSI-X)"
+        return f"this Xen cannot handle a virtual function with MSI-X (Xen {HIDES} adds it, without MSI-X)"
     if has_faulty_msix(function):
-        return f"its MSI-X table lies in no BAR, and this Xen cannot take that (Xen {HIDES} hides its MSI-X)"
-    mended = f"and this Xen cannot take that (mended in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
+        return (
+            f"its MSI-X table lies in no BAR, and this Xen cannot handle that (Xen {HIDES} hides its MSI-X)"
+        )
+    mended = f"and this Xen cannot handle that (fixed in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
     if is_unplaced(function):
         return f"the BAR of its MSI-X table has no address yet, {mended}"
     over = next(filter(None, map(facts.protected.why_ram, msix_frames(function))), None)

@@ -10,24 +10,28 @@ from collections.abc import Mapping
 from pcipt.pci.notation.next_steps import NO_SEGMENT, REGIONS, RESCAN
 
 _AGAIN = (
-    "nothing has to be done: the machine has changed meanwhile, and pcipt plans again; `pcipt resync` "
-    "does it now"
+    "nothing has to be done: the machine has changed, and pcipt plans again; `pcipt resync` does this at once"
 )
 _UNBIND = (
     "stop what uses the device, `echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind` for each driver "
     "named, then `pcipt resync`"
 )
 _REBOOT = "`reboot` with the function in place"
-_TREE = "`pcipt tree` shows what lies where; remove one of the two in sysfs and rescan, then `pcipt resync`"
+_TREE = (
+    "`pcipt tree` shows the devices; remove one of the two functions in sysfs and rescan, then `pcipt resync`"
+)
 _EXPLAIN = "`pcipt explain {sbdf}` shows what lies there; nothing can be done while both use these addresses"
-_FIRST = "nothing has to be done: pcipt does the other step first; `pcipt resync` tries again"
+_FIRST = "nothing has to be done: pcipt does another step first; `pcipt resync` tries again"
 _PROTECTED = "nothing can be done: dom0 or Xen itself needs these pages; `pcipt explain {sbdf}` names them"
-_LINUX = "`lspci -s {sbdf}` shows what Linux has; `echo 1 > /sys/bus/pci/rescan`, then `pcipt resync`"
+_LINUX = (
+    "`lspci -s {sbdf}` shows what Linux has; to look again, `echo 1 > /sys/bus/pci/rescan`, then "
+    "`pcipt resync`"
+)
 _OWNER = (
     "`xl pci-list DOMAIN` shows the guest's devices; `xl pci-detach DOMAIN {sbdf}`, or `pcipt reclaim "
     "{sbdf}` if it is in quarantine; then `pcipt resync`"
 )
-_NEWER_XEN = "nothing can be done on this Xen: a newer one is needed; `pcipt host` names yours"
+_NEWER_XEN = "nothing can be done on this Xen: a newer Xen is needed; `pcipt host` shows your version"
 _TRAPPED = "nothing can be done: Xen must see each access to these pages"
 _UNKNOWN = "`pcipt resync` reads the function again; `pcipt explain {sbdf}` shows what is unknown"
 
@@ -54,12 +58,14 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("add-device", "msix-taken"): _NEWER_XEN,
     ("add-device", "iommu-coverage"): _REBOOT,
     ("add-device", "driverless-subtree"): _UNBIND,
-    ("add-device", "driver-needs-decode"): _UNBIND,
+    ("add-device", "driver-needs-decode"): (
+        _UNBIND + "; a virtual function needs a newer Xen (`pcipt host` shows your version)"
+    ),
     ("add-device", "conventional-bridge"): _FIRST,
     ("add-device", "none-given-up"): RESCAN,
     # remove-device
     ("remove-device", "segment"): "nothing can be done: Xen has no segments above ffff",
-    ("remove-device", "owned-by-dom0"): _OWNER + "; an orphan goes only with `reboot`",
+    ("remove-device", "owned-by-dom0"): _OWNER + "; for an orphan, only a `reboot` helps",
     ("remove-device", "gone-from-linux"): _LINUX,
     ("remove-device", "announced-where-it-is"): _FIRST,
     ("remove-device", "driverless-subtree"): _UNBIND,
@@ -89,7 +95,7 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("rewrite-bar", "unbound"): _UNBIND,
     ("rewrite-bar", "spared"): (
         "if it has virtual functions: `echo 0 > /sys/bus/pci/devices/{sbdf}/sriov_numvfs`, then `pcipt "
-        "resync`; else `reboot`"
+        "resync`; if it has none: `reboot`"
     ),
     ("rewrite-bar", "still-ignored"): _AGAIN,
     ("rewrite-bar", "protected"): RESCAN,
@@ -105,7 +111,7 @@ STEPS: Mapping[tuple[str, str], str] = {
     # reserved regions and pages that were unmapped
     ("withdraw-reserved", "known-region"): REGIONS + "; nothing has to be done: there is no such region now",
     ("withdraw-reserved", "protected"): _PROTECTED,
-    ("withdraw-reserved", "scope-devices"): REGIONS + "; release the others too: `pcipt release SBDF`",
+    ("withdraw-reserved", "scope-devices"): REGIONS + "; release these devices, too: `pcipt release SBDF`",
     ("withdraw-reserved", "no-bar"): _EXPLAIN,
     ("restore-reserved", "known-region"): REGIONS + "; nothing has to be done: there is no such region now",
     ("restore-reserved", "protected"): _PROTECTED,
@@ -116,8 +122,8 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("check-unmapped", "scope-devices"): "nothing has to be done: a device of dom0 needs the region",
     # policed ports
     ("guard-port", "no-orphan-is-taken"): (
-        "nothing can be done on this Xen with a PVH dom0: pcipt quarantines what appears a moment later; "
-        "keep drivers that you do not want from loading (`modprobe.blacklist=` for the kernel)"
+        "nothing can be done on this Xen with a PVH dom0: pcipt quarantines a new device a moment later; "
+        "`modprobe.blacklist=` on the kernel's command line keeps a driver from loading"
     ),
     ("quarantine", "owned-by-dom0"): _OWNER,
 }

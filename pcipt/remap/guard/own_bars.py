@@ -45,7 +45,10 @@ def _target_safe(action: RewriteBar, facts: Facts) -> str | None:
         if wraps(bar):
             return f"{name_of_bar(bar.index)} would reach the end of the address space: Xen panics then"
     if VPCI_GOES_BAR_BY_BAR.of(facts.version) and rom_over_bars(after):
-        return "its ROM would share pages with a BAR: this Xen unmaps them for both when the ROM goes off"
+        return (
+            "its ROM would share pages with a BAR: when the ROM is switched off, this Xen also unmaps these "
+            "pages of the BAR"
+        )
     refusal = why_refused(after, facts.protected, facts.version)
     return f"Xen would not switch memory decode on again: {refusal.why}" if refusal is not None else None
 

@@ -85,7 +85,7 @@ def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
 def _unprotected(action: Mapping, facts: Facts) -> str | None:
     """Refuse to map or unmap pages that overlap protected pages (`Protected.why`)."""
     why = facts.protected.why(action.frames)
-    return f"it touches {why}" if why is not None else None
+    return f"the pages overlap {why}" if why is not None else None
 
 
 def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
@@ -97,11 +97,14 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
     """
     for sbdf in facts.bars.tables_over(action.frames):
         if facts.is_trapped(facts.machine.functions[sbdf]):
-            return f"MSI-X structures of {sbdf} lie there, which Xen must trap"
+            return f"MSI-X structures of {sbdf} lie in these pages, and Xen must trap the pages"
     for sbdf, counted in facts.counted.items():
         function = facts.answered(sbdf)
         if function and any(table.overlaps(action.frames) for table in lost_tables(function, counted)):
-            return f"MSI-X structures of {sbdf} lay there before a reset, and Xen traps them there still"
+            return (
+                f"MSI-X structures of {sbdf} were in these pages before a reset, and Xen still traps the "
+                "pages"
+            )
     hidden = facts.hidden_msix and facts.hidden_msix & {bar.sbdf for bar in facts.bars.over(action.frames)}
     why = "Xen hides MSI-X of {} and traps its pages: dom0 cannot read where they are"
     return why.format(min(hidden)) if hidden else None
@@ -135,7 +138,7 @@ def _conflict(function: Function | None, span: Range, frames: Frames, facts: Fac
         where = f"{name_of_bar(other.bar)} of {other.sbdf} at {other.range}"
         owner = facts.xen.elsewhere.get(other.sbdf)
         if owner is not None:
-            return f"{where} shares pages with it and belongs to {owner}"
+            return f"{where} belongs to {owner} and shares pages with this BAR"
         if other.range.overlaps(span):
             return f"{where} decodes the same addresses"
     return None
@@ -162,7 +165,10 @@ def outside_window(function: Function, span: Range, machine: Machine) -> str | N
     """
     for above in bridges_above(machine, function.sbdf):
         if above.bridge is not None and not _passes(above, above.bridge, span):
-            return f"the bridge {above.sbdf} does not pass {span} on: nothing decodes there"
+            return (
+                f"the bridge {above.sbdf} does not pass {span} on: no BAR behind it can answer at these "
+                "addresses"
+            )
     return None
 
 
@@ -183,7 +189,7 @@ def _mapped_for_bar(action: UnmapMmio, facts: Facts) -> str | None:
     """Refuse to unmap pages if some of them are not recorded, in any state, for this BAR."""
     mapped = [run.frames for run in facts.mapped.of(action.place) if run.bar == action.bar]
     if without((action.frames,), mapped):
-        return "the ledger does not say that it was mapped for this BAR"
+        return "the ledger does not show that these pages were mapped for this BAR"
     return None
 
 
@@ -196,7 +202,7 @@ def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
     desired = facts.desired(action.sbdf)
     own = [span for wanted in desired.bars for span in wanted.spans] if desired is not None else []
     if common(own, (action.frames,)):
-        return "its own BARs decode there again"
+        return "a BAR of the function itself decodes at these pages again"
     for other in facts.bars.over(action.frames):
         if other.place != action.place:
             return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
@@ -211,7 +217,7 @@ def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
     """
     for run in facts.mapped.over(action.frames):
         if (run.place, run.bar) != (action.place, action.bar) and run.state is State.HELD:
-            return f"{name_of_bar(run.bar)} of {run.sbdf} holds it as well"
+            return f"these pages are also mapped for {name_of_bar(run.bar)} of {run.sbdf}"
     return None
 
 
@@ -252,7 +258,8 @@ def _unbound(action: RewriteBar, facts: Facts) -> str | None:
     bound += subtree(facts.machine, action.sbdf)
     names = ", ".join(f"{each.sbdf} ({each.driver})" for each in bound if each.driver is not None)
     return (
-        f"drivers are bound that need it to decode: {names}; unbind them, then pcipt resync"
+        f"memory decode must be off for the write, but these drivers need it: {names}; unbind the drivers, "
+        "then pcipt resync"
         if names
         else None
     )
@@ -267,10 +274,15 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
     code = function.ids.class_code if function is not None else None
     what = NOT_SPARED.get(code >> 8) if code is not None else None
     if what is not None:
-        return f"it is {what}: dom0 cannot do without it for a moment"
+        return f"it is {what}: memory decode must be off for the write, and dom0 needs it all the time"
     virtual = facts.bars.virtual(action.sbdf)
     names = ", ".join(map(str, virtual[:4]))
-    return f"its virtual functions are there: {names}; write 0 to its sriov_numvfs first" if virtual else None
+    if not virtual:
+        return None
+    return (
+        f"memory decode must be off for the write, but its virtual functions need it: {names}; write 0 to "
+        "its sriov_numvfs first"
+    )
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
@@ -298,7 +310,7 @@ def _target_unprotected(action: RewriteBar, facts: Facts) -> str | None:
     """Refuse to move a BAR to pages that overlap protected pages; not refused if `_target` returns None."""
     target = _target(action, facts)
     why = facts.protected.why(frames_from_range(target[1])) if target is not None else None
-    return f"the new address touches {why}" if why is not None else None
+    return f"the new address overlaps {why}" if why is not None else None
 
 
 def _target_free(action: RewriteBar, facts: Facts) -> str | None:
@@ -336,7 +348,7 @@ def _known_region(action: Region, facts: Facts) -> str | None:
 def _region_unprotected(action: Region, facts: Facts) -> str | None:
     """Refuse to withdraw or restore a region that overlaps protected pages (`Protected.why_not_reserved`)."""
     why = facts.protected.why_not_reserved(action.frames)
-    return f"it touches {why}" if why is not None else None
+    return f"the pages overlap {why}" if why is not None else None
 
 
 def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
@@ -364,7 +376,7 @@ def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
     for other in facts.bars.over(action.frames):
         return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
     for run in facts.mapped.over(action.frames):
-        return f"{name_of_bar(run.bar)} of {run.sbdf} holds it as well"
+        return f"these pages are also mapped for {name_of_bar(run.bar)} of {run.sbdf}"
     return None
 
 

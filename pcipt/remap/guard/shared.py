@@ -58,7 +58,7 @@ def _shared_entry_goes(action: RemoveDevice, facts: Facts) -> str | None:
     )
     if not names:
         return None
-    return f"it would stop the DMA of {', '.join(names[:4])}, which shares the bridge {top.sbdf} with it"
+    return f"the removal would stop the DMA of {', '.join(names[:4])}, behind the same bridge {top.sbdf}"
 
 
 def _shared_entry_comes_last(action: AddDevice, facts: Facts) -> str | None:
@@ -78,7 +78,10 @@ def _shared_entry_comes_last(action: AddDevice, facts: Facts) -> str | None:
     if not left:
         return None
     names = ", ".join(map(str, sorted(left)[:4]))
-    return f"Xen must first forget {names}: with it goes the IOMMU's entry of the bridge {top.sbdf}"
+    return (
+        f"Xen must first forget {names}, because Xen then removes the IOMMU's entry of the bridge "
+        f"{top.sbdf}, too"
+    )
 
 
 def _keeps_region(action: RemoveDevice, facts: Facts) -> str | None:
@@ -101,7 +104,7 @@ def _keeps_region(action: RemoveDevice, facts: Facts) -> str | None:
         ):
             return (
                 f"Xen would take the reserved region {frames} out of dom0's IOMMU table, and a PV dom0 "
-                "cannot put it back: Xen may keep this record, which is harmless"
+                "cannot put the region back. So Xen keeps the record of this function, which is harmless"
             )
     return None
 

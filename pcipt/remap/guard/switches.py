@@ -25,8 +25,8 @@ def _none_given_up(action: AddDevice | RewriteBar | RewriteCommand, facts: Facts
     found = sorted(each.sbdf for each in facts.machine.functions.values() if place_of(each) in facts.given_up)
     names = ", ".join(map(str, found[:4])) or "a function"
     return (
-        f"vPCI has given up {names}: this Xen would panic when memory decode is switched (mended in Xen "
-        f"{WITHOUT_VPCI_PANICS.ends}); unbind its driver and remove it in sysfs"
+        f"vPCI has given up {names}: this Xen would panic when memory decode is switched (fixed in Xen "
+        f"{WITHOUT_VPCI_PANICS.ends}); unbind the driver of that function and remove the function in sysfs"
     )
 
 

@@ -17,26 +17,30 @@ def why_uncovered(action: AddDevice, requester: Requester, facts: Facts) -> str:
     coverage, bridge = scope.covers(requester), None if amd else scope.lost_below(requester)
     if coverage is Coverage.UNKNOWN and scope.snapshot.late:
         return (
-            "what the machine was at boot was lost, so nobody knows whether an IOMMU unit serves it: "
-            f"{_MAY}; reboot with the function in place"
+            "pcipt has lost its record of the machine at boot, so nobody knows whether an IOMMU unit serves "
+            f"the function: {_MAY}; reboot with the function in place"
         )
     if bridge is not None:
         could, then = ("could", _WOULD) if coverage is Coverage.NONE else ("perhaps could", _MAY)
         return (
-            f"this Xen {could} not read the bridge {bridge} when it read which IOMMU units serve what is "
-            f"below it: {then}; use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer, "
-            "with firmware that reserves MMCFG"
+            f"this Xen {could} not read the bridge {bridge} above the function when it read the table of "
+            f"the IOMMU: {then}; use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer, with firmware that "
+            "reserves MMCFG"
         )
     if coverage is Coverage.UNKNOWN:
         return (
             "it was not there at boot, and a PVH dom0 cannot read which functions AMD's IOMMU units serve "
             f"(IVRS): {_MAY}; reboot with the function in place"
         )
-    back = f"give it back its bus {action.moved_from.bus:02x}" if action.moved_from is not None else ""
+    back = (
+        (f"give its bus the old number {action.moved_from.bus:02x} again")
+        if action.moved_from is not None
+        else ""
+    )
     if amd:
         return (
             "no IOMMU unit serves it, because firmware's table (IVRS) names neither it nor function 0 of its "
             f"device: {_WOULD}; {back or 'ask the vendor for firmware'}"
         )
-    cure = back or "give it a bus number of the boot-time range"
+    cure = back or "give its bus a number that was covered at boot"
     return f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: {_WOULD}; {cure}, or reboot"

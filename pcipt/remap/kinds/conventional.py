@@ -125,11 +125,11 @@ def finding_of_severed(function: Function, bridge: Function, machine: Machine) -
     entry only if IVRS has an alias for them, which a PVH dom0 cannot read.
     """
     stopped = "may be stopped" if vendor_of(machine) is Vendor.AMD else "is stopped"
-    cure = "unbind the driver of one function behind the bridge, then pcipt resync"
+    cure = "unbind the driver of any one function behind this bridge, then pcipt resync"
     if function.driver is None:
-        cure = "pcipt resync tells Xen of it anew"
+        cure = "pcipt resync tells Xen of the function again"
     return Finding(
         "dma-stopped",
-        f"its DMA {stopped}: a function behind the bridge {bridge.sbdf} was removed, and with it Xen removed "
-        f"the IOMMU's entry that all functions behind this bridge share; {cure}",
+        f"its DMA {stopped}. A function behind the bridge {bridge.sbdf} was removed, and Xen then also "
+        f"removed the IOMMU's entry that all functions behind this bridge share; {cure}",
     )

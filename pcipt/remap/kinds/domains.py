@@ -18,7 +18,10 @@ from pcipt.remap.view import XenView
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS, Version
 
 DRIVER = "vmd"
-CURE = "a reboot with it hidden from dom0, with VMD off in the firmware's setup, or with Linux 6.15"
+CURE = (
+    "hide the controller from dom0, switch VMD off in the firmware's setup, or use Linux 6.15 or newer, "
+    "then reboot"
+)
 _MEMORY = (WindowKind.MEMORY, WindowKind.PREFETCHABLE)
 
 
@@ -93,10 +96,10 @@ class CutOrphans:
         text += f" (orphan){more}; "
         if self.panics:
             return (
-                f"{text}this Xen panics when {name} (VMD) or a function behind it leaves Linux: do not "
-                f"unbind, release or unplug it; {CURE} ends it"
+                f"{text}this Xen panics when {name} (VMD) or a function behind it leaves Linux. Do not "
+                f"unbind, release or unplug them; {CURE}"
             )
-        return f"{text}this Xen bears it, and forgets it when {name} (VMD) leaves Linux; {CURE} ends it"
+        return f"{text}this is harmless with this Xen, and ends when {name} (VMD) leaves Linux; {CURE}"
 
 
 def cut_orphans(all_domains: Iterable[Domain], xen: XenView, version: Version) -> list[CutOrphans]:

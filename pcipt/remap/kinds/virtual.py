@@ -60,7 +60,7 @@ def unsized_finding(
     now = moves.get(sbdf, sbdf)
     if now is None or now not in unsized or not xen.in_dom0(now):
         return
-    cure = "write 0 to its sriov_numvfs, then pcipt resync, then switch them on again"
+    cure = "write 0 to its sriov_numvfs, then pcipt resync, then switch the virtual functions on again"
     if now != sbdf:
         cure = "write 0 to its sriov_numvfs, remove it in sysfs, and rescan the bus"
     yield Finding(

@@ -119,16 +119,16 @@ def hazards(function: Function, version: Version) -> Iterator[Finding]:
         if wraps(bar):
             yield Finding(
                 "bar-at-the-end",
-                f"{name_of_bar(bar.index)} is at the end of the address space, as a sizing that did not end "
-                "leaves it: Xen panics when memory decode is switched on; write another address to it first, "
-                f"or {_RESCAN}",
+                f"the address in {name_of_bar(bar.index)} is the end of the address space: probably a "
+                "program measured the size of the BAR and did not write the address back. Xen panics when "
+                f"memory decode is switched on; before that, {_RESCAN}, or write another address to the BAR",
             )
     if VPCI_GOES_BAR_BY_BAR.of(version):
         for index in rom_over_bars(function):
             yield Finding(
                 "rom-over-bar",
                 f"its ROM shares pages with {name_of_bar(index)}: when the ROM is switched off, this Xen "
-                f"unmaps them for both; give the ROM another address, or {_RESCAN}",
+                f"also unmaps these pages of the BAR; {_RESCAN}, or give the ROM another address",
             )
 
 
@@ -136,30 +136,33 @@ def finding_of_refusal(refusal: Refusal, version: Version) -> Finding:
     """Return the finding that Xen has refused to switch memory decode on, with the cure for this version."""
     text = f"Xen refused to switch memory decode on, because {refusal.why}: nothing answers at its BARs; "
     if refusal.no_address_helps:
-        text += f"no address helps; Xen {FAULTY_CAPABILITY_HIDDEN.begins} hides its MSI-X from dom0"
+        text += (
+            f"another address of the BAR does not help; Xen {FAULTY_CAPABILITY_HIDDEN.begins} hides its "
+            "MSI-X from dom0"
+        )
     elif refusal.is_lasting(version):
-        text += f"this Xen drops all that is written to them until it forgets the function: {_RESCAN}"
+        text += f"this Xen ignores all writes to the BARs until it forgets the function: {_RESCAN}"
     elif refusal.msix or VPCI_SURVIVES_FAILURE.of(version):
         text += f"give the BAR another address, then switch memory decode on: unbind the driver, {_RESCAN}"
     else:
-        text += f"this Xen handles the function no more: unbind the driver, {_RESCAN}"
+        text += f"this Xen does not handle the function any more: unbind the driver, {_RESCAN}"
     return Finding("decode-refused", text)
 
 
 def finding_of_given_up(function: Function, version: Version) -> Finding:
     """Return the finding that vPCI does not handle a function of dom0 any more, with the cure."""
     unbind = f"unbind {function.driver}, " if function.driver is not None else ""
-    why = "it could not map a page"
+    why = "vPCI could not map a page"
     if VPCI_SURVIVES_FAILURE.of(version):
-        why = "it could not set the function up when dom0 took it back"
+        why = "vPCI could not set the function up when dom0 took it back"
     text = (
-        f"vPCI has given it up, because {why}: pcipt maps its BARs, but its MSI and MSI-X fail; "
-        f"{unbind}remove it in sysfs and rescan its bus"
+        f"vPCI does not handle it any more, because {why}: pcipt maps its BARs, but its MSI and MSI-X fail; "
+        f"{unbind}remove the function in sysfs and rescan its bus"
     )
     if WITHOUT_VPCI_PANICS.of(version):
         text += (
-            ", before memory decode of any other function is switched: this Xen panics then (mended in Xen "
-            f"{WITHOUT_VPCI_PANICS.ends})"
+            ". Do this before memory decode of any other function is switched: this Xen would panic (fixed "
+            f"in Xen {WITHOUT_VPCI_PANICS.ends})"
         )
     return Finding("given-up", text)
 

@@ -74,9 +74,11 @@ def doubt_of(altered: Mapping[Sbdf, Altered], function: Function) -> str | None:
     """Return why the registers of a function, or of its physical function, are not believed; else None."""
     found = altered.get(function.sbdf)
     if found is not None:
-        return f"its registers have changed under Xen, which handles it as it was: {found.what}"
+        return (
+            f"its registers have changed since Xen read them, and Xen still uses the old values: {found.what}"
+        )
     if function.physfn in altered:
-        return "the registers of its physical function have changed under Xen"
+        return "the registers of its physical function have changed since Xen read them"
     return None
 
 
@@ -84,10 +86,9 @@ def finding_of_altered(altered: Altered) -> Finding:
     """Return the finding that a function has changed what no function may change."""
     return Finding(
         "header-changed",
-        f"its read-only registers are not as they were when Xen began to handle it: {altered.what}. Xen "
-        "traps and maps what it read then, so nothing is mapped or announced for it, and nothing that it "
-        "shows now is believed; stop its driver, write 1 to its sysfs file remove and to "
-        "/sys/bus/pci/rescan, so that Xen reads it again, and do not trust the device",
+        f"its read-only registers have changed since Xen read them: {altered.what}. Xen still uses the old "
+        "values, so pcipt does not map or announce anything for this function. Do not trust the device; "
+        "remove the function in sysfs and rescan its bus, then Xen reads it again",
     )
 
 

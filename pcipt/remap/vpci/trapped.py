@@ -296,16 +296,16 @@ def finding_of_reset(function: Function, lost: Sequence[LostBar], refused: str =
     `refused` is why pcipt does not write the BARs of a function without a driver, or "".
     """
     names = ", ".join(f"{name_of_bar(each.bar)} ({each.range.start:#x})" for each in lost)
-    cure = "pcipt resync does it"
+    cure = "pcipt resync does this"
     if function.driver is not None:
         cure = f"unbind {function.driver}, then {cure}"
     elif refused:
-        cure = f"pcipt does not do it: {refused}"
+        cure = f"pcipt does not do this: {refused}"
     return Finding(
         "reset-behind-vpci",
-        f"a reset that Xen did not see cleared {names}; Xen still takes them for mapped and drops what Linux "
-        "writes back, so the function is dead: memory decode must go off, the BARs be written, memory decode "
-        f"go on; {cure}",
+        f"a reset that Xen did not see cleared {names}. For Xen these BARs are still mapped, so it ignores "
+        "what Linux writes to them, and the function does not work. Memory decode must be switched off, the "
+        f"BARs written, and memory decode switched on; {cure}",
     )
 
 

@@ -73,7 +73,7 @@ def test_the_finding_is_about_no_function_and_says_what_to_do():
     scene = Scene(rested=False)
     (finding,) = status_to_json(scene.engine, scene.stage.xen.identity, "enforce", {}, {})["findings"]
     assert finding == {"sbdf": None, **UNSETTLED.to_json()}
-    assert finding["next"] == "`pcipt status` again, in a moment"
+    assert finding["next"] == "`pcipt status` again after a minute"
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_loss_is_told_with_its_count(scene):
 
 
 def test_refused_dma_goes_to_log_history_and_monitors(scene):
-    what = "reserved region 0x7fff0000-0x7fff3fff, withdrawn at 10:02"
+    what = "reserved region 0x7fff0000-0x7fff3fff, which pcipt withdrew at 10:02"
     fault = DmaFault(NIC, "dom0", "write", 0x7FFF_0000, Cause.PAGE, There.WITHDRAWN, what, 10, "then")
     scene.announcer.tell_fault(fault, THERE)
     level, fields = scene.fields()

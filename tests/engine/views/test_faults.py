@@ -135,9 +135,9 @@ def test_a_region_that_was_withdrawn_is_named_with_its_time_and_stays_away(vendo
     assert scene.rest(1) == []  # a second after a withdrawal the console is read
     (fault,) = scene.faults
     assert (fault.there, fault.region) == (There.WITHDRAWN, REGION)
-    assert fault.what == "reserved region 0x7fff0000-0x7fff3fff, withdrawn at 2026-01-01T00:00:00Z"
+    assert fault.what == "reserved region 0x7fff0000-0x7fff3fff, which pcipt withdrew at 2026-01-01T00:00:00Z"
     text = scene.told(OTHER)["dma-fault"]
-    for words in ("withdrawn at 2026-01-01", "pcipt reclaim", "restore_on_fault", "its owner is dom0"):
+    for words in ("withdrew at 2026-01-01", "pcipt reclaim", "restore_on_fault", "belongs to dom0"):
         assert words in text
     assert scene.rest() == []
     assert not scene.has_region()
@@ -159,7 +159,7 @@ def test_with_the_setting_the_region_is_restored_and_stays(vendor, release):
     (record,) = [
         r.outcome.action for r in scene.engine.records if r.outcome.action.word == "restore-reserved"
     ]
-    assert "0000:00:06.0 is dom0's, its DMA to the region was refused, and needs it" in record.reason
+    assert "0000:00:06.0 is dom0's, and its DMA to the region was refused" in record.reason
 
 
 def test_what_was_restored_leaves_with_the_device_that_needed_it():

@@ -84,7 +84,7 @@ def test_without_a_memory_map_everything_is_protected():
         assert "of which no memory map could be read" in protected.why_not_reserved(page(number))
     ((finding),) = findings
     assert finding.code == "memory-map-unread"
-    assert finding.text == "proc/iomem: gone; nothing is mapped while it is unknown where RAM is"
+    assert finding.text == "proc/iomem: gone; pcipt maps nothing as long as it does not know where RAM is"
 
 
 def test_regions_that_xen_does_not_tell_are_a_finding_beside_those_of_the_maps():
@@ -115,5 +115,6 @@ def test_a_xen_that_fails_to_tell_regions_is_a_finding():
     regions, (finding,) = read_reserved(hypervisor)
     assert (regions, finding.code) == ((), "reserved-regions-unread")
     assert finding.text.endswith(
-        ": which reserved regions devices need is unknown; their memory maps still protect them"
+        ": pcipt does not know which reserved regions devices need; the memory maps still protect these "
+        "regions"
     )

@@ -94,7 +94,7 @@ def test_what_could_not_be_asked_is_open_and_asked_with_the_next_question(call, 
     assert (set(reserved.open), reserved.scopes) == (left, scopes)
     assert reserved.trouble.code == "regions-not-asked"
     assert reserved.trouble.text.endswith(
-        ": which devices need which reserved region is unknown, none is withdrawn"
+        ": pcipt does not know which devices need which reserved region, and withdraws none"
     )
     reserved.learn([])
     assert (set(reserved.open), reserved.trouble) == (set(), None)

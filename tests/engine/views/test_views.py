@@ -439,7 +439,7 @@ def test_the_facts_are_read_again_right_before_an_action():
 def test_there_are_no_facts_while_xen_cannot_be_asked():
     stage, views = begun()
     stage.xen.fail(Op.KNOWN, errno.EBUSY)
-    with pytest.raises(UnsupportedError, match=r"^asking Xen: .*nothing can be compared with Xen$"):
+    with pytest.raises(UnsupportedError, match=r"^asking Xen: .*cannot compare them with Xen$"):
         views.facts(AddDevice(NIC, "why"))
 
 

@@ -108,7 +108,7 @@ def test_while_xen_cannot_be_asked_the_view_stays_and_it_is_said(op, everything)
     assert questions.view.known == {NIC, DISK}
     assert questions.trouble.code == "xen-not-asked"
     assert questions.trouble.text.endswith(
-        "; hardware and Linux are watched, nothing can be compared with Xen"
+        "; pcipt still watches hardware and Linux, but cannot compare them with Xen"
     )
     assert ask([NIC, DISK]) is True
     assert (questions.view.known, questions.trouble) == ({DISK}, None)

@@ -46,7 +46,7 @@ def test_refused(action):
     there = facts(nic(), known=[ADD])
     assert answer(action, there) is None
     why = answer(action, attrs.evolve(there, altered=CHANGED))
-    assert "changed under Xen" in why
+    assert "changed since Xen read them" in why
 
 
 @pytest.mark.parametrize("action", OTHERS, ids=lambda action: action.word)

@@ -66,8 +66,8 @@ REFUSED = [
     ("no-bar", CHECK, facts(
         device("01:01.0", [(OTHER + 0x3000, 0x1000)], parent="00:1c.0", command=0)), "BAR 0 of"),
     ("no-bar", CHECK, facts(device("01:00.0", [(OTHER, 0x4000)], parent="00:1c.0", command=0)), "BAR 0 of"),
-    ("no-bar", CHECK, facts(mapped=[holding(PLACE, OTHER, 1)]), "holds it"),
-    ("no-bar", CHECK, facts(mapped=[holding(PLACE, OTHER + 0x3000, 1, state=State.DOUBTFUL)]), "holds it"),
+    ("no-bar", CHECK, facts(mapped=[holding(PLACE, OTHER, 1)]), "mapped for"),
+    ("no-bar", CHECK, facts(mapped=[holding(PLACE, OTHER + 0x3000, 1, state=State.DOUBTFUL)]), "mapped for"),
     ("no-bar", CHECK_REGION, facts(device("01:00.0", [(0x7D00_0000, 0x1000)], parent="00:1c.0")), "BAR 0 of"),
     ("scope-devices", CHECK_REGION, facts(NIC, xen=known("01:00.0"), regions=NEEDED), "needs a reserved"),
     ("scope-devices", CHECK_REGION, facts(NIC, regions={

@@ -82,7 +82,7 @@ REFUSED = [
         device("10000:01:00.0", [(AT, 0x4000)])), "does not decode there"),
     ("not-vpci", MAP, facts(NIC, xen=known("01:00.0")), "vPCI handles"),
     ("protected", map_of(PLACE, 0x4000_0000, 4), facts(
-        device("01:00.0", [(0x4000_0000, 0x4000)], parent="00:1c.0"), above=LOW_PORT), "touches RAM"),
+        device("01:00.0", [(0x4000_0000, 0x4000)], parent="00:1c.0"), above=LOW_PORT), "RAM at 0x"),
     ("protected", MAP, facts(NIC, reserved=[frames(AT + 0x3000, 1)]), "reserved region"),
     ("msix-pages", MAP, facts(NIC, beside(AT, 0x4000, msix=(0, 0)), xen=known("01:01.0")), "MSI-X"),
     ("msix-pages", MAP, facts(NIC, hidden_msix=frozenset({S("01:00.0")})), "Xen hides MSI-X of 0000:01:00.0"),
@@ -96,15 +96,15 @@ REFUSED = [
     ("bridge-window", MAP, facts(NIC, above=bridge("00:1c.0", 1, 1)), "does not pass"),  # all closed
     ("certain", OLD, facts(gone(NIC), mapped=HELD_OLD), "does not answer"),
     ("certain", OLD, facts(attrs.evolve(NIC, driver="pciback"), mapped=HELD_OLD), "xen-pciback"),
-    ("held", OLD, facts(NIC), "ledger does not say"),
-    ("held", unmap_of(PLACE, OTHER, 5), facts(NIC, mapped=HELD_OLD), "ledger does not say"),
+    ("held", OLD, facts(NIC), "ledger does not show"),
+    ("held", unmap_of(PLACE, OTHER, 5), facts(NIC, mapped=HELD_OLD), "ledger does not show"),
     ("protected", unmap_of(PLACE, 0x4000_0000, 1), facts(
-        NIC, mapped=[holding(PLACE, 0x4000_0000, 1)]), "touches RAM"),
-    ("decodes-nowhere", UNMAP, facts(NIC, mapped=[holding(PLACE, AT, 4)]), "decode there again"),
+        NIC, mapped=[holding(PLACE, 0x4000_0000, 1)]), "RAM at 0x"),
+    ("decodes-nowhere", UNMAP, facts(NIC, mapped=[holding(PLACE, AT, 4)]), "decodes at these pages again"),
     ("decodes-nowhere", OLD, facts(NIC, beside(OTHER + 0x1000), mapped=HELD_OLD), "0000:01:01.0"),
     ("decodes-nowhere", OLD, facts(NIC, beside(OTHER, command=0), mapped=HELD_OLD), "BAR 0 of"),
     ("not-needed", OLD, facts(  # it was renumbered: it cannot be read, and needs its page
-        NIC, gone(beside(OTHER)), mapped=[*HELD_OLD, holding(NEXT, OTHER, 1, sbdf="01:01.0")]), "holds it"),
+        NIC, gone(beside(OTHER)), mapped=[*HELD_OLD, holding(NEXT, OTHER, 1, sbdf="01:01.0")]), "mapped for"),
     ("hardware-answers", rewrite(), facts(gone(NIC)), "does not answer"),
     ("hardware-answers", rewrite(), facts(
         with_vfs(device("01:01.0", parent="00:1c.0"), AT, 0x1000),
@@ -116,7 +116,7 @@ REFUSED = [
         (0x06_0000, "host bridge"), (0x08_0600, "IOMMU"), (0x03_0000, "console"))),
     ("spared", rewrite(), facts(NIC, function("01:00.1", parent="00:1c.0", physfn="01:00.0")), "01:00.1"),
     ("still-ignored", rewrite(before=AT + 0x4000), facts(NIC), "any more"),
-    ("protected", rewrite(0x4000_0000), facts(NIC), "touches RAM"),
+    ("protected", rewrite(0x4000_0000), facts(NIC), "RAM at 0x"),
     ("target-free", rewrite(), facts(NIC, beside(OTHER)), "0000:01:01.0"),
     ("target-free", rewrite(), facts(  # a guest has the rest of the page
         device("01:00.0", [(AT, 0x100)], parent="00:1c.0"), beside(OTHER + 0x100, 0x100),
@@ -134,7 +134,7 @@ REFUSED = [
     ("no-bar", WITHDRAW, facts(
         device("01:00.0", [(0x7D00_0000, 4096)], parent="00:1c.0"), regions={REGION: frozenset()}), "BAR 0"),
     ("no-bar", WITHDRAW, facts(
-        mapped=[holding(PLACE, 0x7D00_0000, 1)], regions={REGION: frozenset()}), "holds it as well"),
+        mapped=[holding(PLACE, 0x7D00_0000, 1)], regions={REGION: frozenset()}), "mapped for"),
     ("known-region", RESTORE, facts(), "names such a region"),
     ("protected", RESTORE, facts(regions={frames(0x1000_0000, 1): frozenset()}), "RAM"),
     ("msix-pages", RESTORE, facts(

@@ -89,8 +89,8 @@ def plan_ports(views: Views, functions: Iterable[Sbdf]) -> Plan:
     state.guarded = guarded = _guarded(views)
     if guarded is not None:
         ports.guarded = (ports.guarded | wanted) & guarded
-        why = "what appears below it is not for dom0 (hotplug.below)"
-        over = "nothing below it is policed any more (hotplug.below)"
+        why = "devices below this port are not for dom0 (hotplug.below)"
+        over = "hotplug.below does not name this port any more"
         guards = [GuardPort(sbdf, why) for sbdf in sorted(wanted - guarded)]
         guards += [GuardPort(sbdf, over, on=False) for sbdf in sorted(ports.guarded - wanted)]
     else:
@@ -118,9 +118,9 @@ def findings_of_port(views: Views, function: Function) -> Iterator[Finding]:
     if function.path in views.state.below and function.is_bridge and views.state.guarded is None:
         yield Finding(
             "port-unguarded",
-            "xen-pciback is not loaded: a driver of dom0 may get what appears below this "
-            f"{_kind(views, function.path)} before pcipt quarantines it; load it (modprobe xen-pciback), "
-            "best in the initramfs",
+            "xen-pciback is not loaded: a driver of dom0 may take a device that appears below this "
+            f"{_kind(views, function.path)} before pcipt quarantines the device; load xen-pciback (modprobe "
+            "xen-pciback), best in the initramfs",
         )
 
 
@@ -163,7 +163,7 @@ def absent_ports(views: Views) -> Iterator[Finding]:
         return
     for path in views.state.below:
         if _port_at(views, path) is None:
-            why = f"hotplug.below names {path}, and no bridge is there: nothing is policed by it"
+            why = f"hotplug.below names {path}, but no bridge is at this path: pcipt polices nothing below it"
             yield Finding("port-absent", why)
 
 
