@@ -205,7 +205,7 @@ def _inner(
     if was.group is not None and now.group is not None and (left or group != now.group):
         text = f"{len(now.group)} can only go together, were {len(was.group)}"
         if len(was.group) == len(now.group):
-            text = f"{len(now.group)} can only go together, and they are others"
+            text = f"{len(now.group)} functions can only go together, and some of them have changed"
         found.append(_change(ChangeKind.GROUP, before, after, pair, text))
     if was.regions is not None and now.regions is not None and was.regions != now.regions:
         text = f"{_regions(now.regions)}, was {_regions(was.regions)}"

@@ -178,7 +178,7 @@ def findings_of(areas: Sequence[Mmcfg], named: Iterable[str] = ()) -> Iterator[F
             segment, first, last = (int(match[part], 16) for part in (1, 2, 3))
             same = (segment, first) == (each.taken.segment, each.taken.start_bus)
             if same and last > each.taken.end_bus:
-                why = f"Xen has {_buses(each.taken)}, and a PVH dom0 reads all ones behind them"
+                why = f"Xen has {_buses(each.taken)}, and a PVH dom0 reads all ones on the other buses"
                 linux = f"Linux uses buses {first:02x}-{last:02x} of segment {segment:04x}"
                 yield Finding("mmcfg-differs", f"{linux}, which ACPI's motherboard resources reserve; {why}")
 
@@ -192,13 +192,13 @@ def _of_map(area: Mmcfg) -> Finding | None:
             "mmcfg-cut",
             f"{title}: the memory map reserves less, so Xen and Linux use only {_buses(area.taken)}: {why}",
         )
-    told = "once Linux has told it that ACPI reserves the area"
+    told = "after Linux has told Xen that ACPI reserves the area"
     if area.basis is Basis.HOLE:
-        when = f"Xen from {MMCFG_IN_HOLE.begins} on uses it all the same, others only {told}"
+        when = f"Xen from {MMCFG_IN_HOLE.begins} on uses the area, an older Xen only {told}"
         return Finding("mmcfg-not-reserved", f"{title} is not in the memory map: {when}")
     if area.basis is Basis.REFUSED:
         return Finding(
-            "mmcfg-not-reserved", f"{title} is not reserved by the memory map: Xen uses it only {told}"
+            "mmcfg-not-reserved", f"{title} is not reserved by the memory map: Xen uses the area only {told}"
         )
     return None
 

@@ -29,10 +29,12 @@ RUN = "run `lspci -Dnnvv -xxxx` as root"
 
 #  what a text without a function is, by what it holds: the first that is found is told
 _OTHERS = (
-    (r"^[-+| ]{0,4}-\[[0-9a-f]{4,8}:[0-9a-f]{2}\]-", f"is the tree of lspci -t, which tells no ids: {RUN}"),
-    (r"^\s*\w{4} @ 0x[0-9a-f]{8}", "is ACPI tables as acpidump prints them: pcipt rmrr --table reads these"),
+    (r"^[-+| ]{0,4}-\[[0-9a-f]{4,8}:[0-9a-f]{2}\]-", f"is the output of lspci -t, which has no ids: {RUN}"),
+    (r"^\s*\w{4} @ 0x[0-9a-f]{8}", (
+        "is ACPI tables as acpidump prints them: `pcipt rmrr --table` reads such a file"
+    )),
     (r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h ", "is iasl's text of an ACPI table, no list of PCI functions"),
-    (r"<address\b[^>]*\bslot=", f"is libvirt's XML, which tells nothing about functions: {RUN}"),
+    (r"<address\b[^>]*\bslot=", f"is libvirt's XML, which does not describe functions: {RUN}"),
     (r"^\s+\*-\w+|bus info: pci@", f"is the output of lshw, which has no numbers: {RUN}"),
     (r"^(?:\[[ \d.]+\] )?(?:Linux version|BIOS-e820|Command line|pci(?:_bus)? [0-9a-f]{4}:)",
      f"is a boot log without config space: boot with pci=earlydump, or {RUN}"),
@@ -97,8 +99,8 @@ def parse_dump(data: bytes) -> Dump:
     notes = list(_left_out(first, others))
     if unplaced:
         notes.append(
-            f"{unplaced} functions are named by path without their bus (lspci -P), which no bridge above "
-            f"them tells, and left out: {RUN}"
+            f"{unplaced} functions have a path in place of a bus number (lspci -P), and no bridge above "
+            f"gives their bus; pcipt leaves them out: {RUN}"
         )
     return Dump(tuple(map(function_of, blocks)), _about(blocks), tuple(notes), _lacks(blocks))
 
@@ -143,7 +145,7 @@ def _left_out(first: Reading, others: list[Reading]) -> tuple[str, ...]:
     named = ", ".join(f"{each.name()} with {len(each.blocks)} functions" for each in others[:4])
     more = f" and {len(others) - 4} more" if len(others) > 4 else ""
     several = f"it holds {len(others) + 1} machines, or one at several times"
-    return (f"{several}: the first, {first.name()}, is taken; left out: {named}{more}",)
+    return (f"{several}: pcipt reads the first, {first.name()}, and leaves out {named}{more}",)
 
 
 def _refusal(data: bytes) -> str:

@@ -196,12 +196,12 @@ class RoleReader:
         where = self.follow_link(link)
         found = set(functions_in(where))
         if not found and any(map(_REMOTE.fullmatch, where)):
-            raise OSError(f"{link}: which function leads to it is not told")
+            raise OSError(f"{link}: sysfs does not show which function it is on")
         if found or where[:3] != _VIRTUAL or depth == 0:
             return found
         parts = self._parts(where)
         if not parts:
-            raise OSError(f"{link}: what it is made of is not told")
+            raise OSError(f"{link}: sysfs does not show which devices it consists of")
         for part in parts:
             found |= self.functions_below(part, depth - 1)
         return found

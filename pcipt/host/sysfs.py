@@ -31,9 +31,9 @@ _ROOT_BUS = re.compile(r"pci[0-9a-f]{4,8}:([0-9a-f]{2})")
 AT_ONCE_FROM = 32
 
 _UNREACHABLE = {
-    errno.ENOENT: ("link-dangling", "leads to a directory that is not there"),
+    errno.ENOENT: ("link-dangling", "leads to a directory that does not exist"),
     errno.EXDEV: ("link-outside", "leads out of the tree"),
-    errno.ELOOP: ("link-loop", "goes round in circles"),
+    errno.ELOOP: ("link-loop", "leads back to itself"),
 }
 
 
@@ -248,7 +248,7 @@ def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:
     The finding says why its directory could not be opened.
     """
     code, what = _UNREACHABLE.get(error.errno or 0, ("link-broken", f"cannot be followed ({reason(error)})"))
-    why = f"its entry in {files.DEVICES} {what}: nothing is known of it; the device may have vanished"
+    why = f"its entry in {files.DEVICES} {what}: pcipt knows nothing about the device, which may have left"
     return RawFunction(sbdf, findings=(Finding(code, why),))
 
 

@@ -93,7 +93,10 @@ class Toolstack:
         """
         _run("xl", "pci-assignable-add", str(sbdf))
         if self.driver(sbdf) != PCIBACK:
-            raise InputError(f"xl pci-assignable-add {sbdf}", f"it is not bound to {PCIBACK} after that")
+            raise InputError(
+                f"xl pci-assignable-add {sbdf}",
+                (f"the function is not bound to {PCIBACK} after this command"),
+            )
 
     def take_back(self, sbdf: Sbdf, driver: str | None = None, *, rebind: bool = True) -> None:
         """Take a function out of quarantine and unbind it from xen-pciback.
@@ -106,7 +109,10 @@ class Toolstack:
         """
         _run("xl", "pci-assignable-remove", *(["-r"] if rebind else []), str(sbdf))
         if self.driver(sbdf) == PCIBACK:
-            raise InputError(f"xl pci-assignable-remove {sbdf}", f"it is still bound to {PCIBACK}")
+            raise InputError(
+                f"xl pci-assignable-remove {sbdf}",
+                (f"the function is still bound to {PCIBACK} after this command"),
+            )
         if driver is not None and self.driver(sbdf) is None:
             self.bind(sbdf, driver)
 
@@ -235,7 +241,7 @@ class Toolstack:
 
         words, before = f"xl pci-assignable-add {sbdf}", self._gives.get(sbdf)
         if before is not None and before.poll() is None:
-            raise InputError(words, "it has not ended yet")
+            raise InputError(words, "the command has not ended yet")
         for other in [other for other, process in self._gives.items() if process.poll() == 0]:
             self._gives.pop(other).communicate()  # what those that failed said is told for them
         if before is not None and before.returncode:

@@ -96,7 +96,7 @@ class Tree:
                 target = _target_of(part, above, error)
                 links += 1
                 if links > _MAX_LINKS:
-                    raise OSError(errno.ELOOP, "goes round in circles", path) from error
+                    raise OSError(errno.ELOOP, "leads back to itself", path) from error
                 pending += reversed(target.split("/"))
                 continue
             names.append(part)

@@ -218,7 +218,7 @@ class UeventSource:
             sbdf = None
         if sbdf is None or keys.get("PCI_SLOT_NAME") != parts[-1]:
             self.forged += 1
-            return None, "a message that contradicts itself"
+            return None, "a message whose parts do not agree"
         return HotplugEvent(action, sbdf, seqnum, "SYNTH_UUID" in keys), None
 
     def _parse(self, data: bytes) -> dict[str, str]:

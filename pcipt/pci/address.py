@@ -142,9 +142,13 @@ def parse_sbdf(text: str) -> Sbdf:
     if isinstance(target, Sbdf):
         return target
     if isinstance(target, PciPath):
-        raise AddressError(text, "path", "a PCI path needs a machine to be resolved on; give the address")
+        raise AddressError(
+            text, "path", ("this is a PCI path, and only an address can be used here; give the address")
+        )
     wild = next(name for name in reversed(LIMITS) if getattr(target, name) is None)
-    raise AddressError(text, wild, f"{wild} is missing or any; one function is expected, as in 0000:00:1a.0")
+    raise AddressError(
+        text, wild, (f"{wild} is missing or *; the address of one function is expected, as in 0000:00:1a.0")
+    )
 
 
 def parse_slot(text: str) -> SlotFilter:
@@ -161,7 +165,9 @@ def parse_slot(text: str) -> SlotFilter:
     if "_" in body:
         target = _parse_underscored(text, body)
         if isinstance(target, PciPath):
-            raise AddressError(text, "path", "a PCI path is no slot filter; give the address")
+            raise AddressError(
+                text, "path", ("this is a PCI path, and only an address can be used here; give the address")
+            )
         return SlotFilter(target.segment, target.bus, target.device, target.function)
     return SlotFilter(*_slot_fields(text, body))
 
@@ -268,7 +274,7 @@ def _slot_fields(text: str, body: str) -> tuple[int | None, int | None, int | No
     segment, bus = ["", "", *buses][-2:]
     device, _, function = devfn.partition(".")
     if "." in function:
-        raise AddressError(text, "function", f"function {function[:20]!r} is followed by more than expected")
+        raise AddressError(text, "function", f"there is more text after function {function[:20]!r}")
     return (
         _optional(text, "segment", segment),
         _optional(text, "bus", bus),
@@ -301,9 +307,7 @@ def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
     Raises: AddressError about the whole address `text` if there are not four fields or if a field is wrong.
     """
     if len(fields) != len(LIMITS):
-        raise AddressError(
-            text, "address", "expected pci_segment_bus_device_function after libvirt's fashion"
-        )
+        raise AddressError(text, "address", "expected pci_segment_bus_device_function, as libvirt writes it")
     return Sbdf(*(_field(text, name, part) for name, part in zip(LIMITS, fields, strict=True)))
 
 

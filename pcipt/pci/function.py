@@ -194,7 +194,9 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
             f"only {len(config)} bytes of config space could be read, and all bits of them are 1",
         )
     else:
-        why = Finding("no-config", "config space cannot be read: addresses and ids are those that Linux has")
+        why = Finding(
+            "no-config", ("config space cannot be read: pcipt shows the addresses and ids that Linux has")
+        )
     bars = () if config.answers is False else bars_from_resources(raw.resources)
     return attrs.evolve(_unknown(raw, position, why), bars=bars, answers=config.answers)
 
@@ -209,8 +211,8 @@ def _told_function(raw: RawFunction, told: Told, position: Position) -> Function
         silent = Finding("no-answer", f"{_SILENT}, as lspci's words show")
         return attrs.evolve(_unknown(raw, position, silent), answers=False, title=told.title)
     why = (
-        "the dump has no bytes of it: ids, BARs and bus numbers are from lspci's words, capabilities are "
-        "unknown; lspci -xxxx, run as root, tells the rest"
+        "the dump has no bytes of this function: ids, BARs and bus numbers are from lspci's words, and "
+        "capabilities are unknown; `lspci -xxxx`, run as root, prints the bytes"
     )
     cardbus = raw.ids.class_code is not None and raw.ids.class_code >> 8 == CARDBUS_CLASS
     header = HeaderType.CARDBUS if cardbus else HeaderType.BRIDGE
@@ -285,7 +287,10 @@ def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | No
     count = LAYOUT[config.header][1]
     if msix is None or max(msix.table.bar, msix.pba.bar) < count:
         return msix, ()
-    why = f"MSI-X claims to lie in BARs {msix.table.bar} and {msix.pba.bar}, but there are only {count}"
+    why = (
+        f"the MSI-X capability names BARs {msix.table.bar} and {msix.pba.bar}, but the function has only "
+        f"{count} BARs"
+    )
     return None, (Finding("msix-broken", f"{why}: do not pass this device through"),)
 
 
@@ -310,8 +315,9 @@ def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
     if bridge is None or raw.secondary is None or raw.secondary == bridge.secondary:
         return ()
     why = (
-        f"the bridge passes bus {bridge.secondary:02x} on but Linux believes {raw.secondary:02x}: "
-        "the functions behind it have moved to other addresses; remove them and rescan the bridge"
+        f"the bridge passes on bus {bridge.secondary:02x}, but Linux has bus {raw.secondary:02x} for it: "
+        "the functions behind the bridge have moved to other addresses; remove the bridge in sysfs and "
+        "rescan"
     )
     return (Finding("bus-drift", why),)
 
@@ -336,8 +342,8 @@ def _segment_finding(raw: RawFunction) -> tuple[Finding, ...]:
         return ()
     of = f" of {raw.controller}" if raw.controller is not None else ""
     why = (
-        f"segment {raw.sbdf.segment:x} has more than the 16 bits Xen knows: Xen cannot name this function "
-        f"(VMD); it stays with dom0, and its BARs are mapped with those{of or ' of its controller'}, inside "
-        "which they lie"
+        f"segment {raw.sbdf.segment:x} has more than the 16 bits that Xen knows, so Xen cannot name this "
+        "function (VMD). The function stays in dom0; its BARs lie inside the "
+        f"BARs{of or ' of its controller'} and are mapped with them"
     )
     return (Finding("segment-not-in-xen", why),)

@@ -189,8 +189,8 @@ def _no_upper_half(bar: Bar) -> Finding:
     """Return the finding that a 64-bit BAR is in the last register and so has no upper half."""
     return Finding(
         "bar-broken",
-        f"BAR {bar.index} claims 64 bits but is the last one and has no upper half: its address is not to be "
-        "trusted; the config space is damaged or was changed",
+        f"BAR {bar.index} claims 64 bits, but it is the last BAR and has no upper half. Do not trust its "
+        "address: the config space is damaged or was changed",
     )
 
 
@@ -198,8 +198,9 @@ def _size_differs(bar: Bar, line: Resource) -> Finding:
     """Return the finding that a Resizable BAR decodes with another size than Linux's line has."""
     return Finding(
         "bar-resized",
-        f"BAR {bar.index} decodes {bar.size:#x} bytes by its Resizable BAR register but Linux believes "
-        f"{line.size:#x}: what lies behind goes astray; remove the function in sysfs and rescan its bus",
+        f"BAR {bar.index} decodes {bar.size:#x} bytes by its Resizable BAR register, but Linux has "
+        f"{line.size:#x} bytes for it: accesses behind the BAR may reach another device; remove the function "
+        "in sysfs and rescan its bus",
     )
 
 

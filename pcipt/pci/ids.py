@@ -103,7 +103,7 @@ def _ids_differ(linux: Ids, vendor: int | None, device: int | None) -> tuple[Fin
     return (
         Finding(
             "id-drift",
-            f"hardware answers {vendor:04x}:{device:04x}, Linux knows {linux.vendor:04x}:{linux.device:04x}: "
-            "another device sits here now; remove and rescan it",
+            f"hardware shows {vendor:04x}:{device:04x}, but Linux has {linux.vendor:04x}:{linux.device:04x}: "
+            "another device is here now; remove the function in sysfs and rescan its bus",
         ),
     )

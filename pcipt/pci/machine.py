@@ -117,5 +117,5 @@ def raws_by_address(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:
 
 def _with_finding(raw: RawFunction) -> RawFunction:
     """Return `raw` with the finding that its address occurred several times."""
-    why = "several functions are said to have this address: only the first was read; rescan the machine"
+    why = "several functions have this address, and pcipt has read only the first of them; rescan the machine"
     return attrs.evolve(raw, findings=(*raw.findings, Finding("address-repeated", why)))

@@ -72,8 +72,8 @@ def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -
     """
     how = "may not reach" if whole else "may reach only part of"
     text = (
-        f"the guest {how} {name_of_bar(bar.index)} of {function.sbdf} at {span}: it moved after it "
-        "was attached; detach the function from the guest and attach it again"
+        f"the guest {how} {name_of_bar(bar.index)} of {function.sbdf} at {span}: the BAR moved after the "
+        "function was attached; detach the function from the guest and attach it again"
     )
     return Finding("guest-bar-moved", text)
 
@@ -81,8 +81,9 @@ def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -
 def _leftover(what: str) -> Finding:
     """Return the finding that the guest can access `what` although no BAR of its functions is there."""
     text = (
-        f"the guest may reach {what}, where none of its functions decodes: left over from one that was "
-        "detached or moved (XSA-476); unless its configuration grants it, destroy the guest to take it back"
+        f"the guest may reach {what}, but none of its functions decodes there. This permission is left over "
+        "from a function that was detached or moved (XSA-476); unless the guest's configuration grants it, "
+        "destroy the guest to end it"
     )
     return Finding("guest-leftover", text)
 

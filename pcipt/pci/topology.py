@@ -24,7 +24,8 @@ from pcipt.pci.raw import RawFunction
 BRIDGE_CLASSES = (0x0604, 0x0607, 0x0609)  # PCI, CardBus, semi-transparent (PCI Code and ID Assignment 1.11)
 UNNUMBERED = Finding(
     "no-path",
-    "it has no PCI path: the bus numbers of a bridge that may be above it are missing; `lspci -vv` has them",
+    "it has no PCI path: the bus numbers of a bridge that may be above it are missing; `lspci -vv` prints "
+    "these numbers",
 )
 
 

@@ -189,7 +189,9 @@ class KprobeSource:
         """
         path = self._tracefs.path
         if not self._tracefs.exists("instances"):
-            raise UnsupportedError(FEATURE, f"no tracefs is mounted at {path}, or it may not be entered")
+            raise UnsupportedError(
+                FEATURE, (f"no tracefs is mounted at {path}, or pcipt may not enter this directory")
+            )
         if not self._tracefs.exists(_EVENTS):
             raise UnsupportedError(FEATURE, "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)")
 
@@ -205,7 +207,7 @@ class KprobeSource:
             self._remove_probes()
         except OSError as error:
             if error.errno == errno.EBUSY:
-                why = f"the trace instance {INSTANCE} is in use; does another pcipt run?"
+                why = f"the trace instance {INSTANCE} is in use; probably another pcipt is running"
                 raise UnsupportedError(FEATURE, why) from error
             raise UnsupportedError(FEATURE, _reason(error)) from error
 
@@ -268,6 +270,9 @@ def _lost_in(stats: str) -> dict[str, int]:
 def _reason(error: OSError) -> str:
     """Return the text that explains an OSError to the user."""
     if error.errno in {errno.EPERM, errno.EACCES}:
-        return "the kernel refuses it: it needs root and no lockdown in confidentiality mode"
+        return (
+            "the kernel refuses this: pcipt must be root, and the kernel must not be in lockdown mode "
+            "confidentiality"
+        )
     about = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror or error}{about}"

@@ -189,7 +189,7 @@ class Reader:
                 yield batch
                 for index in batch.damaged:
                     at = start + (index - first) * ACCESS.size
-                    yield Damaged(at, "byte", "size or flags are none that a record has")
+                    yield Damaged(at, "byte", "no record has this size or these flags")
             if filled % ACCESS.size:
                 at = start + filled - filled % ACCESS.size
                 yield Damaged(at, "byte", f"the record is cut after {filled % ACCESS.size} bytes")

@@ -55,7 +55,7 @@ class XentraceSource:
         self, regions: Sequence[EcamRegion] = (), *, pvh: bool = True, command: str | None = None
     ) -> None:
         if not pvh:
-            why = "Xen traces the accesses of a PVH dom0 only; of a PV one it tells no more than where it ran"
+            why = "Xen traces the accesses of a PVH dom0 only, not those of a PV dom0"
             raise UnsupportedError(FEATURE, why)
         self._decoder = TraceDecoder(regions)
         self._lock = threading.Lock()  # protects _items, _ended, and _ready while the thread runs
@@ -236,7 +236,7 @@ class XentraceSource:
         The line that xentrace writes at every start is not counted.
         """
         said = os.pread(self._stderr, _STDERR_LIMIT, 0)
-        return _last_line(said.removeprefix(_GREETING)) or "it said nothing"
+        return _last_line(said.removeprefix(_GREETING)) or "it printed no message"
 
 
 def find_xentrace() -> str:

@@ -137,7 +137,7 @@ class _Rmrr:
                 self.found.append((first, last, tuple(self._functions)))
                 self._functions = []
             else:
-                self.passed_over.append(f"{_pages(first, last)} names no function: Xen passes it over")
+                self.passed_over.append(f"{_pages(first, last)} names no function: Xen ignores it")
             if not text.taken(";"):
                 return text.end()
 

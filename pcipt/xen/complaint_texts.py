@@ -40,12 +40,14 @@ def _hidden(complaint: Complaint, version: Version) -> str:
     what = f"{name} (capability {number:x}h, {kind}) could not be set up ({complaint.error}) and is hidden"
     why = f"{what}: dom0 does not see {registers}"
     if name != "MSI-X":
-        return f"{why}; its driver must do without"
+        return f"{why}; its driver must work without this capability"
     if complaint.rc == EEXIST:  # something is mapped where the table is, or where it seems to be
         mended = MSIX_HOLE_NEEDS_MAPPED_BAR  # tables in BARs without an address
         newer = "" if mended.known_of(version) else f", or use Xen {mended.begins} or newer"
-        return f"{why}, and the driver must use MSI or INTx; once its BARs have addresses, {_AGAIN}{newer}"
-    return f"{why}, and the driver must use MSI or INTx; of virtual functions this Xen never shows it"
+        return f"{why}, and the driver must use MSI or INTx; when its BARs have addresses, {_AGAIN}{newer}"
+    return (
+        f"{why}, and the driver must use MSI or INTx; this Xen never shows MSI-X of virtual functions to dom0"
+    )
 
 
 def _not_hidden(complaint: Complaint, _version: Version) -> str:
@@ -57,22 +59,24 @@ def _not_hidden(complaint: Complaint, _version: Version) -> str:
 
 def _no_vpci(complaint: Complaint, _version: Version) -> str:
     return (
-        f"a function could not be given to vPCI ({complaint.error}): it has no owner, or dom0 has it and Xen "
-        "does not trap it; pcipt status names orphans"
+        f"a function could not be given to vPCI ({complaint.error}). Either the function has no owner, or "
+        "dom0 has it and Xen does not trap its registers; pcipt status names functions without an owner "
+        "(orphans)"
     )
 
 
 def _no_setup(complaint: Complaint, _version: Version) -> str:
     return (
-        f"at boot the IOMMU did not take it for dom0 ({complaint.error}): dom0 has it, Xen does not trap its "
-        "registers, and its DMA faults; firmware's DMAR or IVRS does not name it: ask the vendor for firmware"
+        f"at boot it could not be set up in the IOMMU for dom0 ({complaint.error}). dom0 has the function, "
+        "but Xen does not trap its registers, and its DMA is refused; the firmware's table (DMAR or IVRS) "
+        "does not name it: ask the vendor for firmware"
     )
 
 
 def _msix(complaint: Complaint, version: Version) -> str:
     if complaint.at is not None:
         return (
-            f"its MSI-X structure lies where something else is mapped; once its BARs have addresses, {_AGAIN}"
+            f"something else is mapped where its MSI-X structure lies; when its BARs have addresses, {_AGAIN}"
         )
     text = "its MSI-X structure names a place that is in none of its BARs; no address of a BAR helps: "
     if FAULTY_CAPABILITY_HIDDEN.of(version):
@@ -87,17 +91,19 @@ def _map(complaint: Complaint, version: Version) -> str:
     verb = "unmapped" if complaint.kind == "un" else "mapped"
     where = f"pages {complaint.pages}" if complaint.pages is not None else f"BAR {complaint.bar}"
     then = (
-        "memory decode went off, and a part of its BARs may be mapped; unbind its driver and bind it again"
+        "memory decode was switched off, and a part of its BARs may be mapped; unbind its driver and bind "
+        "the driver again"
         if VPCI_SURVIVES_FAILURE.of(version)
-        else f"memory decode went off, and Xen does not trap the function any more; {_AGAIN}"
+        else f"memory decode was switched off, and Xen does not trap the function any more; {_AGAIN}"
     )
     return f"{where} could not be {verb} ({complaint.error}): {then}"
 
 
 def _misplaced(complaint: Complaint, _version: Version) -> str:
     return (
-        f"the BAR at pages {complaint.pages} lies over the memory map or at 0 and is not mapped: dom0 reads "
-        "all ones; let Linux place it anew: remove the function and rescan its bus (pci=realloc)"
+        f"the BAR at pages {complaint.pages} lies over an entry of the memory map or at 0, so Xen does not "
+        "map it and dom0 reads all ones; remove the function in sysfs and rescan its bus; if this does not "
+        "help, boot Linux with pci=realloc"
     )
 
 
@@ -107,7 +113,10 @@ def _dropped(complaint: Complaint, _version: Version) -> str:
 
 
 def _resize(complaint: Complaint, _version: Version) -> str:
-    return f"a new size of BAR {complaint.bar} was refused, because memory decode was on; its old size holds"
+    return (
+        f"a new size of BAR {complaint.bar} was refused, because memory decode was on; the BAR keeps its "
+        "old size"
+    )
 
 
 def _interrupt(complaint: Complaint, _version: Version) -> str:
@@ -119,14 +128,17 @@ def _interrupt(complaint: Complaint, _version: Version) -> str:
 
 def _iommu(complaint: Complaint, _version: Version) -> str:
     what = "could not be added to" if complaint.kind == "add" else "could not be removed from"
-    return f"it {what} the IOMMU's tables ({complaint.error}): its DMA faults, or stays possible; reboot"
+    return (
+        f"it {what} the IOMMU's tables ({complaint.error}): its DMA is refused, or is possible although it "
+        "should not be; reboot"
+    )
 
 
 def _assign(complaint: Complaint, version: Version) -> str:
     what = "given to a guest" if complaint.kind == "assign" else "taken back"
     then = (
-        "; unless dom0 has given it away and taken it back since, Xen does not trap it in dom0, and its MSI "
-        "and MSI-X fail until it is removed in sysfs and its bus rescanned"
+        "; if dom0 still has it, Xen does not trap its registers, and its MSI and MSI-X fail; remove the "
+        "function in sysfs and rescan its bus"
         if VPCI_SURVIVES_FAILURE.of(version)
         else ""
     )

@@ -336,7 +336,9 @@ class LibXc:
             dump = parse(self._printed(key, feature))
             if complete(dump) and not dump.broken:
                 return dump
-        raise UnsupportedError(feature, f"lines came torn: {dump.broken[0]}" if dump.broken else nothing)
+        raise UnsupportedError(
+            feature, (f"a line of Xen's console is damaged: {dump.broken[0]}") if dump.broken else nothing
+        )
 
     def _printed(self, key: str, feature: str) -> str:
         """Press a debug key and return what Xen printed after that.

@@ -41,7 +41,7 @@ def read_identity(root: str = "/") -> XenIdentity:
             not hold a number.
     """
     if _text(root, "sys/hypervisor/type") != "xen":
-        raise UnsupportedError("Xen", "this machine does not run under Xen (/sys/hypervisor/type)")
+        raise UnsupportedError("Xen", "this machine does not run under Xen (see /sys/hypervisor/type)")
     capabilities = _text(root, "proc/xen/capabilities")
     if capabilities and "control_d" not in capabilities.split():
         raise UnsupportedError("Xen", "this domain is not the control domain (/proc/xen/capabilities)")

@@ -46,7 +46,7 @@ def test_a_driver_that_xl_did_not_note_is_bound_by_hand(fake):
     [
         ("refuse", f"xl pci-assignable-add {NIC}: libxl: error: it cannot"),  # the last thing it says
         ("silent", f"xl pci-assignable-add {NIC}: it failed with 3"),
-        ("nothing", "it is not bound to pciback after that"),
+        ("nothing", "the function is not bound to pciback after this command"),
     ],
 )
 def test_xl_that_fails_is_quoted(fake, trouble, words):
@@ -244,7 +244,7 @@ def test_xl_is_not_started_twice_for_one_function(fake, starting):
     toolstack = starting
     os.mkfifo(fake.root / f"trouble-{NIC}")  # xl waits for it
     toolstack.start_give(SBDF)
-    with pytest.raises(InputError, match="it has not ended yet"):
+    with pytest.raises(InputError, match="the command has not ended yet"):
         toolstack.start_give(SBDF)
     (fake.root / f"trouble-{NIC}").write_text("")
     wait_for(toolstack, SBDF)

@@ -158,7 +158,7 @@ CONTRADICTIONS = [
 @pytest.mark.parametrize("keys", CONTRADICTIONS)
 def test_a_message_that_contradicts_itself_only_asks_for_a_look(make, keys):
     source = make(FakeSocket(message(**keys)))
-    assert source.read() == [Rescan("a message that contradicts itself")]
+    assert source.read() == [Rescan("a message whose parts do not agree")]
     assert source.forged == 1
 
 

@@ -100,7 +100,7 @@ WRONG = [
     (" 00:1a.0", "bus", "bus ' 00' is not hexadecimal"),
     ("00:1a.0\n", "function", r"function '0\n' is not hexadecimal"),
     ("00: 1a.0", "device", "device ' 1a' is not hexadecimal"),
-    ("00:1a.0.0", "function", "function '0.0' is followed by more than expected"),
+    ("00:1a.0.0", "function", "there is more text after function '0.0'"),
     ("00:1a.+1", "function", "function '+1' is not hexadecimal"),
     ("00:-1.0", "device", "device '-1' is not hexadecimal"),
     ("0_0:1a.0", "device", "device '0:1a' is not hexadecimal"),

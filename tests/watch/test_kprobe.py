@@ -156,15 +156,23 @@ def test_a_living_other_is_not_disturbed(tracefs, source):
 
 # what is missing or refused, the end of the one clear line
 REFUSALS = [
-    ("kprobe_events", errno.EPERM, "it needs root and no lockdown in confidentiality mode"),
-    ("kprobe_events", errno.EACCES, "it needs root and no lockdown in confidentiality mode"),
+    (
+        "kprobe_events",
+        errno.EPERM,
+        "pcipt must be root, and the kernel must not be in lockdown mode confidentiality",
+    ),
+    (
+        "kprobe_events",
+        errno.EACCES,
+        "pcipt must be root, and the kernel must not be in lockdown mode confidentiality",
+    ),
     ("kprobe_events", errno.EINVAL, "no function pci_conf1_write that can be probed"),
     ("mkdir", errno.ENOMEM, "refused (mkdir)"),
     ("instances/pcipt/buffer_size_kb", errno.ENOMEM, "refused (instances/pcipt/buffer_size_kb)"),
     (
         "instances/pcipt/events/pcipt/enable",
         errno.EPERM,
-        "it needs root and no lockdown in confidentiality mode",
+        "pcipt must be root, and the kernel must not be in lockdown mode confidentiality",
     ),
 ]
 

@@ -181,7 +181,7 @@ def test_the_childs_end_is_one_loss_and_a_problem(program):
 REFUSALS = [
     ("#!/bin/sh\necho 'ERROR: Failure to get event channel' >&2; exit 1\n",
      "cannot be run here: ERROR: Failure to get event channel"),
-    ("#!/bin/sh\nexit 1\n", "cannot be run here: it said nothing"),
+    ("#!/bin/sh\nexit 1\n", "cannot be run here: it printed no message"),
     ("#!/bin/sh\necho 'no such Xen'; exit 1\n", "cannot be run here: no such Xen"),
     ("#!/bin/sh\nexec sleep 60\n", "gave no record within 0 s"),
     ("no program\n", "xentrace: Exec format error"),

@@ -13,13 +13,13 @@ from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import Version
 
 _CONSEQUENCES = {
-    Ending.REFUSED: "Xen {versions}refuses the table and goes without {vendor}",
-    Ending.HANG: "Xen {versions}does not refuse it but hangs at boot, unless it goes without {vendor}",
-    Ending.PANIC: "Xen {versions}does not refuse it but panics at boot, unless it goes without {vendor}",
+    Ending.REFUSED: "Xen {versions}refuses the table and does not use {vendor}",
+    Ending.HANG: "Xen {versions}does not refuse the table but hangs at boot, if it uses {vendor}",
+    Ending.PANIC: "Xen {versions}does not refuse the table but panics at boot, if it uses {vendor}",
     Ending.NO_INTERRUPTS: "Xen {versions}does not remap interrupts",
 }
 _VENDOR_CURE = "ask the vendor for firmware"
-_TO_BOOT = "to boot until then, start Xen with iommu=no,no-intremap"
+_TO_BOOT = "until then, start Xen with iommu=no,no-intremap"
 
 
 @attrs.frozen

@@ -69,7 +69,7 @@ class Rule(NamedTuple):
 _I, _A = Vendor.INTEL, Vendor.AMD
 _REFUSED, _HANG, _PANIC, _OFF = Ending.REFUSED, Ending.HANG, Ending.PANIC, Ending.NO_INTERRUPTS
 _DMAR, _ACPI, _DETECT = "vtd/dmar.c", "amd/iommu_acpi.c", "amd/iommu_detect.c"
-_NOT_MAPPED = "boot Xen with iommu=no-intremap: then interrupts are not remapped, and the rest works"
+_NOT_MAPPED = "boot Xen with iommu=no-intremap: then Xen uses the IOMMU, but does not remap interrupts"
 
 # fmt: off
 # Both tables.

@@ -37,8 +37,8 @@ def graphics_unit(function: Function, evidence: Evidence) -> Said:
     unit = scope.drhd_of(requester_of(function, evidence.machine))
     if unit is not None and _graphics_only(unit, scope, evidence):
         text = (
-            "Xen was started with iommu=no-igfx and leaves the IOMMU unit of the graphics off: what the "
-            "function reads and writes is not translated, so a guest could reach all memory"
+            "Xen was started with iommu=no-igfx, so the IOMMU unit of the graphics is off. DMA of the "
+            "function is not translated, and a guest could reach all memory"
         )
         yield Reason("igfx-off", Verdict.REFUSE, text, "start Xen without iommu=no-igfx", place=_PLACE)
 
@@ -63,8 +63,8 @@ def translation_services(function: Function, evidence: Evidence) -> Said:
         return
     if find_capability(function.capabilities, ATS, extended=True) is not None:
         text = (
-            "Xen was started with ats, and the function translates addresses by itself (ATS): Xen waits for "
-            "its answers, so a guest that has it can stop the whole host"
+            "Xen was started with ats, and the function translates addresses by itself (ATS). Xen waits for "
+            "answers of the function, so a guest with this function can stop the whole host"
         )
         yield Reason("ats-on", Verdict.WARN, text, "start Xen without ats", place=_PLACE)
 

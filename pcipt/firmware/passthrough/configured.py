@@ -31,15 +31,15 @@ def complaints(guest: XlGuest) -> list[str]:
     elif not guest.devices:
         told.append("the file names no device; write pci = [ … ]")
     told += (
-        f"{each.text} names a device by a name that only xl knows: it is not judged; xl "
-        "pci-assignable-list -n tells its address"
+        f"{each.text} is a name that only xl knows, so pcipt does not check this device; xl "
+        "pci-assignable-list -n shows its address"
         for each in guest.devices
         if each.slot is None
     )
     if guest.rdm_policy:
         told.append(
-            f"rdm= has a policy ({guest.rdm_policy}): xl ignores the whole option then, and takes strict; "
-            "write rdm_policy=relaxed at each device that needs it"
+            f"rdm= has a policy ({guest.rdm_policy}), so xl ignores the whole option and uses strict; write "
+            "rdm_policy=relaxed at each device that needs it"
         )
     return told
 
@@ -51,11 +51,17 @@ def refused_options(function: Function, evidence: Evidence) -> Said:
         return
     items = [each for each in guest.devices if each.names(function.sbdf)]
     if len(items) > 1:
-        text = f"pci has it {len(items)} times: xl does not start the guest"
-        yield Reason("xl-twice", Verdict.REFUSE, text, "name it once", place=guest.source)
+        text = f"pci names this device {len(items)} times: xl does not start the guest"
+        yield Reason("xl-twice", Verdict.REFUSE, text, "name the device once", place=guest.source)
     if guest.passthrough == "disabled":
         text = "the file says passthrough=disabled and names devices: xl does not start the guest"
-        yield Reason("xl-passthrough-off", Verdict.REFUSE, text, "take passthrough= out", place=guest.source)
+        yield Reason(
+            "xl-passthrough-off",
+            Verdict.REFUSE,
+            text,
+            ("delete passthrough= from the file"),
+            place=guest.source,
+        )
     memory, most = guest.memory, guest.most
     if guest.kind != Guest.PV.value and memory is not None and most is not None and memory < most:
         text = f"memory ({memory}) is less than maxmem ({most}): xl refuses devices with populate-on-demand"
@@ -82,13 +88,14 @@ def risky_options(function: Function, evidence: Evidence) -> Said:
     driver = function.driver if function.driver != _PCIBACK else None
     if "permissive" in device.switches:
         text = (
-            "permissive lets the guest write every register of its configuration space, known as safe or not"
+            "permissive lets the guest write every register of the configuration space, also registers that "
+            "are not known to be safe"
         )
         yield Reason(
             "xl-permissive", Verdict.WARN, text, "leave it out unless the guest is trusted and needs it"
         )
     if "seize" in device.switches and driver is not None:
-        text = f"seize takes it from dom0's driver {driver} when the guest starts, and nobody is asked"
+        text = f"seize takes the device from dom0's driver {driver} when the guest starts, without a question"
         yield Reason(
             "xl-seize",
             Verdict.WARN,

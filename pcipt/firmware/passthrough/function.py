@@ -15,13 +15,13 @@ from pcipt.pci.requester import requester_of
 from pcipt.pci.space.shortage import told_findings
 from pcipt.xen.releases import DEVICE_RESET, SEGMENTS_READ_FOR_IOMMU
 
-_RESCAN = "let Linux remove it and rescan the bus; `pcipt show` says what is wrong"
+_RESCAN = "remove the function in sysfs and rescan its bus; `pcipt show` says what is wrong"
 _PLACE = "boot dom0's Linux with pci=realloc; `pcipt space` shows the windows"
 
 # Source: QEMU hw/xen/xen_pt.c (xen_pt_register_regions); xen/arch/x86/msi.c (msix_capability_init).
 _FIXED_BARS = (
-    "guests get them as ordinary BARs, made of what dom0's Linux knows (4.5 and newer), and do not see the "
-    "capability; Xen warns of MSI-X, because it looks for the table in the BAR registers"
+    "guests see these addresses as ordinary BARs (dom0 needs Linux 4.5 or newer), but not the capability. "
+    "Xen prints a warning about MSI-X, because it looks for the table in the BAR registers"
 )
 
 # class code >> 8: word for a report. Other bridges are recognised by their header or base class.
@@ -45,10 +45,16 @@ _CHIPSET = {
 # Relevant findings of the decoder, each with its verdict and a way to change it.
 _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "segment-not-in-xen": (Verdict.REFUSE, "switch VMD off in the firmware's setup"),
-    "no-answer": (Verdict.REFUSE, "plug it in again, or remove and rescan it"),
+    "no-answer": (
+        Verdict.REFUSE,
+        ("plug the device in again, or remove the function in sysfs and rescan its bus"),
+    ),
     "no-config": (Verdict.WARN, "run as root, or record the machine as root"),
     "dump-malformed": (Verdict.WARN, "ask for the dump again, as a file"),
-    "duplicate-address": (Verdict.WARN, "ask which of them is meant, and for a dump of it alone"),
+    "duplicate-address": (
+        Verdict.WARN,
+        ("ask which of these machines is meant, and ask for a dump of that machine alone"),
+    ),
     "header-unknown": (Verdict.REFUSE, ""),
     "msix-broken": (Verdict.REFUSE, ""),
     "bar-broken": (Verdict.REFUSE, _RESCAN),
@@ -73,14 +79,14 @@ _ABOVE: Mapping[str, tuple[Verdict, str]] = {
     "bus-drift": (Verdict.REFUSE, _RESCAN_BRIDGE),
     "bus-numbers": (Verdict.REFUSE, _RESCAN_BRIDGE),
     "bus-conflict": (Verdict.REFUSE, _RESCAN_BRIDGE),
-    "bus-primary": (Verdict.WARN, "write the number back before any rescan"),
+    "bus-primary": (Verdict.WARN, "before any rescan write the number back (`pcipt show` has the command)"),
     "window-drift": (Verdict.REFUSE, _RESCAN_BRIDGE),
     "no-answer": (Verdict.REFUSE, _RESCAN_BRIDGE),
 }
 
 _ORPHAN = (
-    "Xen lists it without an owner (orphan), and binding it to xen-pciback takes down a PVH host with Xen "
-    f"from {DEVICE_RESET.begins} on"
+    "Xen lists it without an owner (orphan), and binding it to xen-pciback crashes a PVH host with Xen from "
+    f"{DEVICE_RESET.begins} on"
 )
 _XEN: Mapping[str, tuple[str, str]] = {
     "unknown-to-xen": ("Xen does not know it", "`pcipt resync` tells Xen of it, if the guards allow it"),
@@ -91,7 +97,7 @@ _ORPHANED = "nobody (orphan)"  # the daemon's word for the owner
 # The daemon's words for owners that are neither dom0 nor a guest.
 _HIDDEN: Mapping[str, str] = {
     "Xen itself": "Xen keeps it for itself, as the port of its own console",
-    "an owner that Xen does not name": "Xen gives it to nobody, and does not say who has it",
+    "an owner that Xen does not name": "Xen gives it to no guest, and does not say who has it",
 }
 
 
@@ -117,7 +123,10 @@ def chipset(function: Function, _evidence: Evidence) -> Said:
     """
     what = _CHIPSET.get((function.ids.class_code or 0) >> 8) if function.parent is None else None
     if what is not None:
-        text = f"it is {what} of the processor or chipset: what a guest does there acts on the whole machine"
+        text = (
+            f"it is {what} of the processor or chipset: a guest with this function could disturb the whole "
+            "machine"
+        )
         yield Reason("chipset", Verdict.WARN, text, "leave it to dom0")
 
 
@@ -225,12 +234,12 @@ def iommu(function: Function, evidence: Evidence) -> Said:
     if coverage is not Coverage.NONE:
         return
     if bridge is None:
-        text = "no IOMMU unit stands before it: assigning it fails with ENODEV"
+        text = "no IOMMU unit serves it: assigning it fails with ENODEV"
         yield Reason("iommu-uncovered", Verdict.REFUSE, text, "use another slot, or newer firmware")
     else:
         text = (
-            f"Xen could not read the bridge {bridge} when it read which IOMMU units serve what is below it, "
-            "and serves nothing there: assigning it fails with ENODEV"
+            f"Xen could not read the bridge {bridge} above it when Xen read the table of the IOMMU, so no "
+            "IOMMU unit serves the function: assigning it fails with ENODEV"
         )
         cure = f"use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer, with firmware that reserves MMCFG"
         yield Reason("iommu-uncovered", Verdict.REFUSE, text, cure)
@@ -246,10 +255,10 @@ def in_use(function: Function, evidence: Evidence) -> Said:
     if evidence.carriers is None:
         yield Unknown("root file system")
     elif function.sbdf in evidence.carriers:
-        text = "it carries the root file system of dom0: without it dom0 dies"
+        text = "it carries the root file system of dom0: dom0 cannot run without it"
         yield Reason("root-filesystem", Verdict.REFUSE, text, "move the root file system to another disk")
     if evidence.consoles is not None and function.sbdf in evidence.consoles:
-        text = "it carries a console of dom0: nobody could see or type there any more"
+        text = "it carries a console of dom0: this console would not work any more"
         yield Reason(
             "console", Verdict.REFUSE, text, "give dom0 another console (console= of Xen and of Linux)"
         )
@@ -276,7 +285,7 @@ def virtual_functions(function: Function, evidence: Evidence) -> Said:
     enabled = sriov is not None and sriov.vf_enable and sriov.num_vfs > 0
     if listed or enabled:
         shown = names(listed) if listed else f"{sriov.num_vfs if sriov is not None else 0} enabled"
-        text = f"it has virtual functions ({shown}): they vanish with it"
+        text = f"it has virtual functions ({shown}), which disappear when it leaves dom0"
         yield Reason(
             "pf-with-vfs",
             Verdict.REFUSE,
@@ -291,8 +300,8 @@ def sized(function: Function, evidence: Evidence) -> Said:
     """
     if function.physfn is not None and function.physfn in evidence.unsized:
         text = (
-            f"Xen was told of its physical function {function.physfn} while virtual functions were on, and "
-            "does not find its MSI-X table: MSI-X fails in a guest"
+            f"Xen was told of the physical function {function.physfn} while virtual functions were on, so "
+            "Xen does not find the MSI-X table of this virtual function: MSI-X fails in a guest"
         )
         cure = f"write 0 to sriov_numvfs of {function.physfn}, `pcipt resync`, then switch them on again"
         yield Reason("vf-unsized", Verdict.REFUSE, text, cure)
@@ -307,7 +316,10 @@ def reset(function: Function, evidence: Evidence) -> Said:
     if methods is None:
         yield Unknown("reset support")
     elif not methods and function.header is HeaderType.ENDPOINT:
-        text = "Linux knows no way to reset it (reset_method): what one guest left in it, the next user finds"
+        text = (
+            "Linux knows no way to reset it (reset_method): the next user finds the data that a guest left "
+            "in it"
+        )
         yield Reason("no-reset", Verdict.WARN, text, "power the machine off between users")
 
 

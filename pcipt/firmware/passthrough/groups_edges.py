@@ -262,7 +262,9 @@ def pages(evidence: Evidence) -> Found:
         for other, frames in others.items():
             if sbdf < other and _assignable(evidence, sbdf) and _assignable(evidence, other):
                 text = f"BARs of {sbdf} and of {other} lie in the same page, {frames}"
-                yield Edge(sbdf, other, Why.PAGE, f"{text}: who gets it gets both (XSA-461)")
+                yield Edge(
+                    sbdf, other, Why.PAGE, (f"{text}: a guest with one of them can access both (XSA-461)")
+                )
 
 
 def resets(evidence: Evidence) -> Found:

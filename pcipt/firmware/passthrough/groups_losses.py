@@ -60,10 +60,12 @@ def losses(function: Function, evidence: Evidence) -> Said:
     network = [use for use in uses if use.kind in _NETWORK]
     if mounted:
         text = f"it carries {words_of_uses(mounted)}: dom0 loses that"
-        yield Reason("mounted", Verdict.WARN, text, "unmount it first, and take it out of /etc/fstab")
+        yield Reason("mounted", Verdict.WARN, text, "unmount it first, and delete its line from /etc/fstab")
     if network:
-        text = f"it carries {words_of_uses(network)}: dom0 loses that, and whoever reaches it this way"
-        yield Reason("network-in-use", Verdict.WARN, text, "move them to another interface first")
+        text = (
+            f"it carries {words_of_uses(network)}: dom0 loses that, and so do people who reach dom0 this way"
+        )
+        yield Reason("network-in-use", Verdict.WARN, text, "move these uses to another interface first")
     idle = [use for use in uses if not use.active and not mounted and not network]
     if idle:
         yield Reason("dom0-loses", Verdict.OK, f"dom0 loses {words_of_uses(idle)} with it")

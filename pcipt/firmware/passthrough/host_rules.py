@@ -20,7 +20,7 @@ from pcipt.pci import Finding
 from pcipt.xen.releases import LINUX_TELLS_GSI, PVH_DOM0_GIVES_DEVICES, Version, parse_version
 
 PV, HVM, PVH = (frozenset({guest}) for guest in Guest)
-NEEDED = "without one a guest could reach all memory, and xl gives it no device"
+NEEDED = "without an IOMMU a guest with a device could reach all memory, so xl gives devices to no guest"
 PV_DOM0 = "start Xen with a PV dom0 (without dom0=pvh)"
 FINDING = "host-differs"
 
@@ -173,7 +173,9 @@ def _without(facts: HostFacts) -> Reason:
         cure = "switch VT-d or AMD-Vi on in the firmware's setup"
         return Reason("no-iommu", Verdict.REFUSE, text, cure, place="no table DMAR or IVRS")
     printed = f" (it printed: {'; '.join(facts.said.lines)})" if facts.said.lines else ""
-    cure = "see what `xl dmesg` says of VT-d or AMD-Vi, and switch it on in the firmware's setup"
+    cure = (
+        "read what `xl dmesg` says about VT-d or AMD-Vi, and switch VT-d or AMD-Vi on in the firmware's setup"
+    )
     return Reason("no-iommu", Verdict.REFUSE, f"Xen runs without an IOMMU{printed}: {NEEDED}", cure)
 
 
@@ -194,7 +196,7 @@ def interrupts(facts: HostFacts) -> Said:
         against = (
             [each for each in facts.tables.reasons if each.verdict is Verdict.WARN] if facts.tables else []
         )
-        cure = "switch interrupt remapping on in the firmware's setup, or ask its vendor"
+        cure = "switch interrupt remapping on in the firmware's setup, or ask the vendor for firmware"
         yield from against or [Reason("interrupts-not-remapped", Verdict.WARN, text, cure)]
 
 
@@ -223,8 +225,9 @@ def differences(facts: HostFacts) -> tuple[Finding, ...]:
     return tuple(
         Finding(
             FINDING,
-            f"by the firmware's tables Xen {'would use' if promised else 'would not use'} {what}, and it "
-            f"{'uses' if does else 'does not use'} it: Xen's word counts; please report it with the tables",
+            f"by the firmware's tables Xen {'would use' if promised else 'would not use'} {what}, but Xen "
+            f"{'uses' if does else 'does not use'} it. What Xen does counts; please send `pcipt report` to "
+            "the makers of pcipt",
         )
         for what, promised, does in pairs
         if promised is not None and does is not None and promised is not does

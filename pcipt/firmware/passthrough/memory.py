@@ -24,7 +24,10 @@ from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window
 
 _SUBTRACTIVE = 0x060401
 _MESSAGES = FixedRange(MESSAGES, "interrupt messages")
-_RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
+_RESCAN = (
+    "let Linux give it another address: remove it in sysfs and rescan its bus; or boot dom0's Linux with "
+    "pci=realloc"
+)
 
 
 def windows(function: Function, evidence: Evidence) -> Said:
@@ -106,7 +109,7 @@ def pages(function: Function, evidence: Evidence) -> Said:
         yield Reason(
             "page-shared",
             Verdict.WARN,
-            f"{text}: its guest can access those too (XSA-461)",
+            f"{text}: its guest can access these BARs, too (XSA-461)",
             cure,
         )
     if any(bar.size is None and bar.kind is not BarKind.IO for bar in function.bars):

@@ -51,7 +51,10 @@ def split_device(_groups: Groups, function: Function, evidence: Evidence) -> Sai
         return
     staying = _assignable(evidence, evidence.remains(function, device))
     if staying:
-        text = f"it is one function of a device, {names(staying)} would stay: a reset of one may hit all"
+        text = (
+            f"it is one function of a device, and {names(staying)} would stay in dom0: a reset of one "
+            "function may reset all"
+        )
         star = f"'{str(function.sbdf)[:-1]}*'"  # a shell would look for files
         beyond = [str(each) for each in device if each.device != function.sbdf.device]  # with ARI
         yield Reason(
@@ -121,8 +124,14 @@ def other_guests(groups: Groups, function: Function, evidence: Evidence) -> Said
         verdict = Verdict.REFUSE if any(each.sbdf in alike for each in held) else Verdict.WARN
         owners = ", ".join(f"{each.sbdf} to {evidence.owners[each.sbdf]}" for each in held[:_SHOWN])
         more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
-        text = f"functions that go along belong to guests ({owners}{more}): two guests would have one group"
-        cure = "give it to that guest, or detach those there first: `xl pci-detach DOMAIN SBDF`"
+        text = (
+            f"other functions of its group belong to guests ({owners}{more}): two guests would share one "
+            "group"
+        )
+        cure = (
+            "give it to the same guest, or detach the others from their guest first: `xl pci-detach DOMAIN "
+            "SBDF`"
+        )
         yield Reason("group-with-guest", verdict, text, cure)
 
 

@@ -25,7 +25,9 @@ STEPS: Mapping[str, str] = {
     "dma-alias": "nothing can be done with this device in a guest; use another one, or leave it in dom0",
     "vmd-orphans": "`reboot`, with VMD off in the firmware's setup or with Linux 6.15 or newer in dom0",
     "reserved-shared": "`pcipt rmrr` lists the devices of the region: give all of them to one guest",
-    "root-filesystem-unknown": "`findmnt /` shows the disk of /; look whether it is at this function",
+    "root-filesystem-unknown": (
+        "`findmnt /` shows the disk of /; leave the function in dom0 if this disk is on it"
+    ),
     "policy-mismatch": "`pcipt policy list` shows what was expected there",
     "reset-specific": "`cat /sys/bus/pci/devices/{sbdf}/reset_method` must have device_specific",
 }

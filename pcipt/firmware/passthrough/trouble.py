@@ -39,24 +39,27 @@ def requester_alias(function: Function, evidence: Evidence) -> Said:
     number = 1 if row.alias is Alias.FUNCTION_1 else 0
     other = sbdf._replace(function=number)
     if row.alias is Alias.OTHER_DEVICE:
-        text = "its DMA comes from other device numbers of its bus, where Xen does not expect a device"
+        text = "its DMA carries other device numbers of its bus, where Xen does not expect a device"
         yield Reason("dma-alias", Verdict.WARN, f"{text}: the IOMMU blocks it, and no option of Xen helps")
     elif other in evidence.machine.functions:
-        text = f"its DMA comes with the requester id of {other}"
+        text = f"its DMA carries the requester id of {other}"
         yield Reason(
             "dma-alias",
             Verdict.WARN,
-            f"{text}: the two must be with the same guest",
+            f"{text}: both functions must go to the same guest",
             f"pass {other} to the same guest",
         )
     elif number > sbdf.function and sbdf.fits_xen and (real := _in_the_way(function, number, evidence)):
-        text = f"its DMA comes from {other}, a phantom function: the IOMMU blocks it"
-        why = f"Xen doubles the step of pci-phantom= because {names(real)} is real, and so misses {other}"
+        text = f"its DMA carries the id of {other}, a phantom function: the IOMMU blocks this DMA"
+        why = (
+            f"pci-phantom= does not help: {names(real)} is a real function, so Xen doubles the step and "
+            f"misses {other}"
+        )
         yield Reason("dma-alias", Verdict.WARN, f"{text}; {why}")
     elif number > sbdf.function and sbdf.fits_xen:
         yield _phantom(function, other, evidence)
     else:
-        text = f"its DMA comes from {other}, which does not exist: the IOMMU blocks it"
+        text = f"its DMA carries the id of {other}, which does not exist: the IOMMU blocks this DMA"
         yield Reason(
             "dma-alias", Verdict.WARN, f"{text}, and no option of Xen helps (pci-phantom= counts up)"
         )
@@ -77,16 +80,16 @@ def _phantom(function: Function, other: Sbdf, evidence: Evidence) -> Reason:
     sbdf, told = function.sbdf, evidence.host.boot.phantoms if evidence.host.boot is not None else ()
     steps = [step for *slot, step in told if tuple(slot) == sbdf[:3] and step > sbdf.function]
     line = f"pci-phantom={_slot(function)},{other.function - sbdf.function}"
-    text = f"its DMA comes from {other}, a phantom function"
+    text = f"its DMA carries the id of {other}, a phantom function"
     if steps and (other.function - sbdf.function) % steps[0] == 0:
         there = f"pci-phantom={_slot(function)},{steps[0]}"
-        return Reason("dma-alias", Verdict.OK, f"{text}; Xen was told of it by {there}")
-    text = f"{text}: the IOMMU blocks it unless Xen knows of it"
+        return Reason("dma-alias", Verdict.OK, f"{text}; Xen already knows this from {there}")
+    text = f"{text}: the IOMMU blocks this DMA unless Xen knows the phantom function"
     cure = f"add {line} to Xen's command line"
     if steps:
         cure = f"on Xen's command line, put {line} in place of the pci-phantom= for {_slot(function)}"
     elif len(told) >= _MOST_PHANTOMS:
-        cure = f"{cure} in place of another one: Xen takes {_MOST_PHANTOMS} of these options"
+        cure = f"{cure} in place of another pci-phantom=: Xen uses only {_MOST_PHANTOMS} of these options"
     return Reason("dma-alias", Verdict.WARN, text, cure, xen=line)
 
 
@@ -132,8 +135,11 @@ def graphics(function: Function, _evidence: Evidence) -> Said:
         line = 'gfx_passthru="igd"'
         yield Reason("igd", Verdict.WARN, text, f"add {line} to xl.cfg (device model qemu-xen)", xl=line)
         return
-    text = "it is a display: in an HVM guest it comes second, after QEMU's, and is dark until its driver runs"
-    cure = "gfx_passthru=1 in xl.cfg makes it the first"
+    text = (
+        "it is a display: in an HVM guest it is the second display, after that of QEMU, and stays dark "
+        "until its driver runs"
+    )
+    cure = "gfx_passthru=1 in xl.cfg makes it the first display"
     yield Reason("display", Verdict.OK, text, cure)
 
 
@@ -180,11 +186,11 @@ def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
     verdict = verdict_without(function, MSIX)
     if verdict is None:
         return
-    text = "dom0 is PVH, and Xen does not let such a dom0 prepare MSI-X for a guest: the guest has no MSI-X"
+    text = "dom0 is PVH, and Xen does not let a PVH dom0 prepare MSI-X for a guest: the guest has no MSI-X"
     if verdict is Verdict.REFUSE:
         text = f"{text}, and a virtual function has no other interrupt"
     else:
-        text = f"{text}; it works if the guest's driver can do with MSI or INTx"
+        text = f"{text}; the device works if the guest's driver can use MSI or INTx"
     cure = "start Xen with a PV dom0 (without dom0=pvh), or use a driver's option such as e1000e's IntMode=1"
     yield Reason("pvh-dom0-msix", verdict, text, cure, frozenset({Guest.HVM}))
 

@@ -19,12 +19,12 @@ class Trouble(enum.Enum):
     HANGS = (
         "reset-hangs",
         "its function-level reset may hang it; newer versions of Linux do not use it",
-        "run a Linux in dom0 whose reset_method for it has no flr",
+        "in dom0 use a Linux whose file reset_method of this function does not have flr",
     )
     BUS = (
         "reset-kills",
-        "after a reset of its bus it answers no more, and an access may hang the host; newer Linux avoids it",
-        "run a Linux in dom0 whose reset_method for it has no bus",
+        "after a reset of its bus it is dead, and an access may hang the host; newer Linux avoids this reset",
+        "in dom0 use a Linux whose file reset_method of this function does not have bus",
     )
     POWER = (
         "reset-without-effect",
@@ -33,13 +33,13 @@ class Trouble(enum.Enum):
     )
     NEVER_AGAIN = (
         "reset-fails",
-        "it is known not to come back from the reset that Linux does: it works for one guest, once",
+        "after the reset that Linux does it does not work: only the first guest can use it, and only once",
         "load the module vendor-reset in dom0 before its first reset",
     )
     SPECIFIC = (
         "reset-specific",
         "it needs a reset of its own kind, which Linux has for it (device_specific)",
-        "see that device_specific is in its reset_method",
+        "check that its file reset_method has device_specific",
     )
 
     @property

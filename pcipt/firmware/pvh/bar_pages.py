@@ -76,7 +76,7 @@ def bar_layers(
     yield from _joined(pages)
 
 
-_NO_SIZE = "its size is unknown, so is what is mapped"
+_NO_SIZE = "its size is unknown, so pcipt does not know what is mapped"
 _AT_BOOT = "map-reserved: it lies over reserved memory, which Xen maps when it boots"
 
 

@@ -47,11 +47,13 @@ def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
     reduced = bool(fadt[Field.FLAGS] & HW_REDUCED)
     if domain is Domain.GUEST:
         yield judged(not reduced, "hw-reduced", label, _FLAGS, "HW_REDUCED is not set",
-                     "HW_REDUCED is set; a guest may have devices beyond that model")  # fmt: skip
+                     "HW_REDUCED is set, but a guest may have devices that this model does not "
+                     "allow")  # fmt: skip
         yield from _guest(label, fadt)
     else:
         yield judged(not reduced, "hw-reduced", label, _FLAGS, "HW_REDUCED is not set",
-                     "HW_REDUCED is set: right only if the machine is so", warn=True)  # fmt: skip
+                     "HW_REDUCED is set: this is right only if the machine has "
+                     "hardware-reduced ACPI", warn=True)  # fmt: skip
         yield from _hardware(label, fadt, facts)
 
 
@@ -119,12 +121,13 @@ def _guest_boot_flags(label: str, arch: int) -> Iterator[Row]:
     ERROR: NO_VGA or NO_CMOS_RTC is not set. WARN: ISA devices or a keyboard controller are promised.
     """
     yield judged(bool(arch & NO_VGA), "no-vga", label, _ARCH, "NO_VGA is set",
-                 "NO_VGA is not set: a kernel looks for a VGA that is not there")  # fmt: skip
+                 "NO_VGA is not set: a kernel looks for a VGA that does not exist")  # fmt: skip
     yield judged(bool(arch & NO_CMOS_RTC), "no-cmos-rtc", label, _ARCH, "NO_CMOS_RTC is set",
-                 "NO_CMOS_RTC is not set: a kernel looks for a clock that is not there")  # fmt: skip
+                 "NO_CMOS_RTC is not set: a kernel looks for a clock that does not exist")  # fmt: skip
     legacy = arch & (LEGACY_DEVICES | HAS_8042)
     yield judged(not legacy, "legacy", label, _ARCH, "no ISA devices, no keyboard controller",
-                 "ISA devices or a keyboard controller promised; a guest has none", warn=True)  # fmt: skip
+                 "the FADT promises ISA devices or a keyboard controller; a guest "
+                 "has none", warn=True)  # fmt: skip
 
 
 def _hardware(label: str, fadt: Fadt, facts: Facts) -> Iterator[Row]:

@@ -49,7 +49,7 @@ def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
     yield judged(madt.local_apic == LOCAL_APIC_ADDRESS, "lapic-address", label, 36,
                  f"{madt.local_apic:#x}", f"{madt.local_apic:#x}, not {LOCAL_APIC_ADDRESS:#x}")  # fmt: skip
     yield judged(not madt.flags & PCAT_COMPAT, "pcat-compat", label, 40, "PCAT_COMPAT is not set",
-                 "PCAT_COMPAT is set although no PIC exists; kernels survive it", warn=True)  # fmt: skip
+                 "PCAT_COMPAT is set although no PIC exists; kernels tolerate this", warn=True)  # fmt: skip
     if madt.flags & ~PCAT_COMPAT:
         yield wrong("madt-flags", label, 40, f"reserved flags {madt.flags & ~PCAT_COMPAT:#x}")
     yield from _local_apics(label, madt, facts)
@@ -57,7 +57,7 @@ def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
     yield from _overrides(label, madt)
     yield from _others(label, madt)
     if domain is Domain.GUEST and madt.io_apics and not facts.io_apic:
-        yield doubtful("io-apic", label, None, "an IO-APIC that nobody asked for; a guest has none")
+        yield doubtful("io-apic", label, None, "an IO-APIC, but a guest has none")
 
 
 def _placed(madt: Madt, kind: type[_Kind]) -> list[tuple[int, _Kind]]:
@@ -79,7 +79,7 @@ def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
     count = len(enabled)
     if facts.vcpus is not None:
         yield judged(count == facts.vcpus, "local-apics", label, None, f"{count}, one per vCPU",
-                     f"{count} are enabled, but {facts.vcpus} vCPUs are there")  # fmt: skip
+                     f"{count} are enabled, but the domain has {facts.vcpus} vCPUs")  # fmt: skip
     else:
         yield judged(bool(count), "local-apics", label, None, f"{count} enabled", "none is enabled")
     ids: set[int] = set()
@@ -127,11 +127,11 @@ def _impossible_address(one: IoApic, facts: Facts) -> str:
     RAM; this is not checked if the memory map is unknown.
     """
     if one.address == 0 or one.address % 16:
-        return "that is no address for one"
+        return "an IO-APIC cannot have this address"
     span = Range(one.address, _PAGE)
     for entry in facts.memory or ():
         if entry.type is MemoryType.RAM and entry.range.overlaps(span):
-            return f"RAM is there ({entry.range})"
+            return f"RAM is at this address ({entry.range})"
     return ""
 
 

@@ -104,7 +104,9 @@ def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
     """
     if not info.memory_map:
         where = (
-            "by hypercall (XENMEM_memory_map)" if info.version == 0 else "none is given, the guest asks Xen"
+            "by hypercall (XENMEM_memory_map)"
+            if info.version == 0
+            else ("no map is given; the guest asks Xen for it")
         )
         yield good("memory-map", "memory map", None, where)
         return
@@ -137,13 +139,18 @@ def _strings(info: StartInfo) -> Iterator[Row]:
     for table, offset in odd:
         yield doubtful("string", table, offset, "the command line is not ASCII")
     if not odd:
-        yield good("string", "start_info", 24, "command lines that are read are ASCII and end with zero")
+        yield good(
+            "string",
+            "start_info",
+            24,
+            ("each command line that this check could read is ASCII and ends with a zero byte"),
+        )
 
 
 def _rsdp(info: StartInfo, image: MemoryImage) -> Iterator[Row]:
     """Yield one row about the address of the RSDP: WARN if it is not in the image. No RSDP is OK."""
     if info.rsdp is None:
-        yield good("rsdp", "start_info", 32, "none: the domain has no ACPI")
+        yield good("rsdp", "start_info", 32, "there is no RSDP: the domain has no ACPI")
     elif not image.room(info.rsdp):
         yield doubtful("rsdp", "start_info", 32, f"it is at {info.rsdp:#x}, outside the image: not checked")
     else:

@@ -90,7 +90,7 @@ def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
     if domain is Domain.HARDWARE:
         yield judged(bool(tables.named("APIC")), "present", "APIC", None, "there", "missing")
     elif not tables.named("APIC"):
-        yield good("present", "APIC", None, "none: the guest has no local APIC")
+        yield good("present", "APIC", None, "there is no MADT: the guest has no local APIC")
     if tables.named("FACP") and not tables.named("FACS"):
         yield doubtful("present", "FACS", None, "missing: a FADT that is not hardware-reduced needs one")
     for signature in ("FACP", "DSDT", "APIC"):
@@ -131,7 +131,10 @@ def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
     table = tables.rsdp
     if table is None:
         yield good(
-            "rsdp", "RSDP", None, "not given (sysfs does not show it): RSDP, XSDT and pointers unchecked"
+            "rsdp",
+            "RSDP",
+            None,
+            ("no RSDP is given (sysfs does not show it): RSDP, XSDT and pointers are not checked"),
         )
         return
     data = table.data
@@ -172,7 +175,7 @@ def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Itera
     elif not rsdp.xsdt:
         yield wrong("pointer", "RSDP", 16, "neither an XSDT nor an RSDT")
     elif domain is Domain.GUEST:
-        yield doubtful("rsdt", "RSDP", 16, "no RSDT: a 32-bit guest may want one")
+        yield doubtful("rsdt", "RSDP", 16, "no RSDT: a 32-bit guest may need one")
 
 
 def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tuple[str, ...]) -> Row:

@@ -190,10 +190,10 @@ def _reserved_layers(regions: Iterable[Region]) -> Iterator[Layer]:
         if len(present) > _SHOWN:
             shown += f" and {len(present) - _SHOWN} more"
         if present:
-            why = f"reserved for {shown}; gone when the last of them leaves"
+            why = f"reserved for {shown}; unmapped when the last of these devices leaves dom0"
             yield Layer(_AREA + 1, span, Treatment.IDENTITY, what, why)
         else:
-            why = f"none of the {region.named} devices it is reserved for is there"
+            why = f"reserved for {region.named} devices, and the machine has none of them"
             yield Layer(_AREA, span, Treatment.WITHHELD, what, why)
 
 

@@ -70,7 +70,7 @@ def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
         if worst(best.rows) is not Verdict.ERROR:
             break
     if best is None:
-        why = "no hvm_start_info: its magic 0x336ec578 stands nowhere"
+        why = "no hvm_start_info: the image does not contain its magic 0x336ec578"
         if found:
             why = f"the magic stands at {found[0]:#x}, but no hvm_start_info follows it"
         raise MalformedError(source, 0, why)

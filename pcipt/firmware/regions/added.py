@@ -19,7 +19,7 @@ BY_RMRR, BY_IVMD = (
     Finding("region-added", f"Xen's command line adds it ({option}=)") for option in ("rmrr", "ivmd")
 )
 _GROUP = 256 << 20
-_ABSENT = "none of its devices is there: Xen passes it over (rmrr=)"
+_ABSENT = "the machine has none of its devices: Xen ignores the region (rmrr=)"
 
 
 def added_rmrrs(
@@ -40,7 +40,7 @@ def added_rmrrs(
         base, limit = first * PAGE_SIZE, (last + 1) * PAGE_SIZE - 1
         why = _against(base, limit, functions, kept, memory)
         if why:
-            findings.append(Finding(OPTION, f"rmrr={first:x}-{last:x}: {why}: Xen passes it over"))
+            findings.append(Finding(OPTION, f"rmrr={first:x}-{last:x}: {why}: Xen ignores the region"))
             continue
         region = _region(base, limit, functions, machine)
         found.append(region)

@@ -24,7 +24,10 @@ Rule = Callable[[Region], str | None]
 def _empty(region: Region) -> str | None:
     """Return the finding's text if the region's limit is below its base, or if Xen takes no page for it."""
     if region.range is not None and region.frames is None:
-        return "its limit is the first byte of the page of its base: Xen takes no page for it; ask the vendor"
+        return (
+            "its limit is the first byte of the page of its base, so the region has no page for Xen; ask "
+            "the vendor for firmware"
+        )
     if region.range is not None:
         return None
     return "its limit lies below its base: it covers nothing; ask the vendor for firmware"
@@ -34,7 +37,10 @@ def _base_zero(region: Region) -> str | None:
     """Return the finding's text if the region begins at address 0 and is not empty; else None."""
     if region.base or region.range is None:
         return None
-    return "it begins at address 0: firmware left the base out or means the first page; it is taken as it is"
+    return (
+        "it begins at address 0: either the firmware left the base out, or it means the first page; pcipt "
+        "uses the region as the table says"
+    )
 
 
 def _unaligned(region: Region) -> str | None:
@@ -44,7 +50,7 @@ def _unaligned(region: Region) -> str | None:
     """
     if region.range is None or not (region.base % PAGE_SIZE or (region.limit + 1) % PAGE_SIZE):
         return None
-    return f"it does not begin and end with pages: Xen maps whole pages, {region.frames}"
+    return f"it does not begin and end at page boundaries: Xen maps whole pages, {region.frames}"
 
 
 def _large(region: Region) -> str | None:
@@ -69,7 +75,7 @@ def _shared(region: Region) -> str | None:
     names = [str(device.sbdf) for device in region.devices]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     text = f"it is shared by {region.named} functions" + (f" ({shown})" if names else "")
-    return f"{text}: it leaves dom0 with the last of them" + (
+    return f"{text}: it leaves dom0 when the last of them leaves" + (
         ", and xl's rdm_policy=strict refuses each; use rdm_policy=relaxed" if region.needs_relaxed else ""
     )
 
@@ -85,8 +91,8 @@ def _dropped(region: Region) -> str | None:
     if region.listed is None or not region.named:
         return region.dropped or None
     if region.kind is not RegionKind.RMRR:
-        return "Xen does not list it: it has it for no function"
-    return "Xen does not list it: it dropped it at boot, for none of its devices answered"
+        return "Xen does not list it, so no function has this region"
+    return "Xen does not list it: Xen dropped the region at boot, because none of its devices answered"
 
 
 # Code and rule. Codes that only describe a machine as it was built are also in pci.finding.NOTES.
@@ -134,7 +140,8 @@ def _over_ram(region: Region, version: Version | None) -> str:
     if not by_vtd or (version is not None and RMRR_OVER_RAM_ENDS_VTD.known_of(version)):
         return ""
     return (
-        f": Xen before {RMRR_OVER_RAM_ENDS_VTD.begins} may hand that memory out, and the devices overwrite it"
+        f": Xen before {RMRR_OVER_RAM_ENDS_VTD.begins} may use this memory for other purposes, and the "
+        "devices overwrite it"
     )
 
 
@@ -145,10 +152,8 @@ def with_fixup(regions: Regions, comes_back: Callable[[Frames], bool], *, certai
     Xen's option dom0=pf-fixup is on.
     """
     how = "is on" if certain else "may be on"
-    why = (
-        f"once withdrawn it does not stay away: Xen maps it again when dom0 accesses it (dom0=pf-fixup {how})"
-    )
-    finding = Finding("region-comes-back", f"{why}; boot Xen with dom0=no-pf-fixup to keep it away")
+    why = f"after it was withdrawn, Xen maps it again when dom0 accesses it (dom0=pf-fixup {how})"
+    finding = Finding("region-comes-back", f"{why}; boot Xen with dom0=no-pf-fixup to prevent this")
     told = [
         attrs.evolve(region, findings=(*region.findings, finding))
         if region.frames is not None and comes_back(region.frames)
@@ -162,7 +167,7 @@ def _overlap_text(region: Region, other: Region) -> str:
     """Return the text of the finding that `region` overlaps `other`; the two must overlap."""
     why = f"it overlaps the region {other}"
     if region.frames == other.frames:
-        why = f"{why}: they are one, which leaves dom0 with the last device of both"
+        why = f"{why}: pcipt treats both as one region, which leaves dom0 when the last device of both leaves"
     else:
         why = f"{why}: withdrawing one would take pages of the other, so such pages stay mapped"
     return why

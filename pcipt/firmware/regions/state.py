@@ -101,7 +101,7 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
     if not lost and not won:
         return region
     words = [f"Xen has it for {_names(won)}"] if won else []
-    words += [f"the table leads to {_names(lost)}, for which Xen has nothing"] if lost else []
+    words += [f"the table leads to {_names(lost)}, for which Xen has no region"] if lost else []
     why = f"buses renumbered since boot: {'; '.join(words)}"
     codes = {finding.code for finding in region.findings}
     extra = (Finding("buses-renumbered", why),) if "buses-renumbered" not in codes else ()

@@ -40,15 +40,19 @@ from pcipt.pci import Address, Finding, Machine, Sbdf, sbdf_from_devfn
 from pcipt.xen.releases import IVMD_WITHOUT_UNIT_ENDS_AMD_VI, SEGMENTS_READ_FOR_IOMMU, Version
 
 SCOPE_WORDS = {1: "endpoint", 2: "bridge", 3: "ioapic", 4: "hpet", 5: "namespace"}
-_ABSENT = "none of its devices is there: Xen drops it at boot, and it stays away when one is plugged in"
+_ABSENT = (
+    "the machine has none of its devices: Xen drops the region at boot, and does not add it when such a "
+    "device is plugged in"
+)
 _UNREADABLE = (
     "this Xen cannot read the segment of its devices when it reads the table, because the memory map does "
-    "not reserve the segment's MMCFG: Xen takes them for absent and drops it at boot"
+    "not reserve the segment's MMCFG. Xen therefore takes the devices for absent and drops the region at "
+    "boot"
 )
-_BEYOND = "it lies above the addresses that the table lets the IOMMUs use (IVinfo): Xen passes it over"
+_BEYOND = "it lies above the addresses that the table lets the IOMMUs use (IVinfo): Xen ignores the region"
 _UNSERVED = (
-    "no IOMMU unit serves its functions where it stands in the table: Xen passes it over, and refuses the "
-    f"table before {IVMD_WITHOUT_UNIT_ENDS_AMD_VI.ends}"
+    "in the table no IOMMU unit for its functions comes before it: Xen ignores the region, and Xen before "
+    f"{IVMD_WITHOUT_UNIT_ENDS_AMD_VI.ends} refuses the table"
 )
 _DEFAULTS = Options()
 _EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
@@ -121,8 +125,8 @@ def _other_function(meant: Sbdf, by_xen: Sbdf | None) -> str:
     """Return the text of the finding that Xen has a region for another function than firmware means."""
     return (
         f"Xen could not read the bridges above {meant} when it read the table, and has the region for "
-        f"{by_xen}: dom0 keeps it, a guest with {meant} does not get it, and its DMA there is refused then; "
-        f"use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer, with firmware that reserves MMCFG"
+        f"{by_xen}. dom0 keeps the region, and DMA of {meant} to the region is refused in a guest; use Xen "
+        f"{SEGMENTS_READ_FOR_IOMMU.begins} or newer, with firmware that reserves MMCFG"
     )
 
 
@@ -270,7 +274,11 @@ class _Resolver:
         at_boot = self.boot.resolve(segment, scope) if self.boot is not None else None
         if leads_to is None:
             why = f"the path {hops} from bus {scope.bus:02x} leads nowhere now"
-            where = f", at boot it led to {at_boot}" if at_boot is not None else "; or a bridge on it is gone"
+            where = (
+                f", at boot it led to {at_boot}"
+                if at_boot is not None
+                else ("; or a bridge on this path has left")
+            )
         elif at_boot is not None and at_boot != leads_to:
             why = f"the path {hops} from bus {scope.bus:02x} leads to {leads_to} now"
             where = f", at boot it led to {at_boot}, which is where Xen looks for the device"

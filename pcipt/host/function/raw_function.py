@@ -166,10 +166,10 @@ class FunctionFiles:
             return None
         if data is None:
             if entry.needed:
-                self.find("file-missing", f"there is no file {entry.name}: what it would tell is unknown")
+                self.find("file-missing", f"there is no file {entry.name}: its content is unknown")
             return None
         if not data:
-            self.find("file-empty", f"the file {entry.name} is empty: what it would tell is unknown")
+            self.find("file-empty", f"the file {entry.name} is empty")
             return None
         return data
 
@@ -239,6 +239,4 @@ class FunctionFiles:
             why = f"{entry.name} is no link"
         else:
             why = f"the file {entry.name} {reason(error)}"
-        self.find(
-            code, f"{why}: what it would tell is unknown; the device may be vanishing, or the tree is damaged"
-        )
+        self.find(code, f"{why}: its content is unknown; the device may be leaving, or the tree is damaged")

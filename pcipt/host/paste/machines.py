@@ -62,8 +62,9 @@ def function_of(block: Block) -> RawFunction:
     words, findings = block.words, list(block.findings)
     if words.counted and not block.config:
         why = (
-            "lspci -v does not print the numbers of BARs: they are counted in its order, and one that is "
-            "missing shifts those behind it; lspci -vv prints them"
+            "lspci -v does not print the numbers of BARs, so pcipt counts the BARs in the order of the "
+            "text. If one BAR is missing in the text, the next BARs get wrong numbers; lspci -vv prints the "
+            "numbers"
         )
         findings.append(Finding("bar-numbers-counted", why))
     return RawFunction(
@@ -148,6 +149,6 @@ def _tell_first(first: Reading, run: Sequence[Block]) -> None:
         if (held := first.blocks.get(block.sbdf)) is not None and not _agree(held, block):
             held.find(
                 ELSEWHERE,
-                f"line {block.line} names it again with other ids or registers: another machine, or the same "
-                "at another time; only the first is taken",
+                f"line {block.line} names this function again with other ids or registers: this is another "
+                "machine, or the same machine at another time; pcipt reads only the first",
             )

@@ -30,8 +30,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _DSL = re.compile(r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h [0-9]{4}", _FLAGS)
 _DSL_NAME = re.compile(r'\bSignature : "([A-Z0-9_]{4})"', re.ASCII)
 DSL = (
-    "is iasl's text (.dsl), which does not hold each byte: give the table itself, by `acpidump -n {name} -b` "
-    "or from /sys/firmware/acpi/tables; of a text written by hand, give what `iasl FILE.dsl` makes of it"
+    "is iasl's text (.dsl), which does not hold each byte: give the table itself, by `acpidump -n {name} "
+    "-b` or from /sys/firmware/acpi/tables; if the text was written by hand, give the file that `iasl "
+    "FILE.dsl` makes"
 )
 NO_TABLE = "is a text and no hexdump of a table; give a raw table, or the text of acpidump, xxd, hexdump -C"
 

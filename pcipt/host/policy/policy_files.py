@@ -79,7 +79,7 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
     for entry in entries:
         other = next((held[where] for where in places_of(entry) if where in held), None)
         if other is not None:
-            raise StateError(f"{entry.path} is kept already, in {other.source}{also(entry, other)}")
+            raise StateError(f"an entry for {entry.path} is already in {other.source}{also(entry, other)}")
     _ports(directory)  # nothing is written if the list cannot be
     os.makedirs(os.path.join(directory, ENTRIES), mode=0o755, exist_ok=True)
     written = []
@@ -115,7 +115,7 @@ def remove_entry(entry: Entry, directory: str = DIRECTORY) -> None:
     number = entries_in(read_document(path), path).index(entry)
     left = without_table(read_regular(path, SIZE_LIMIT).decode(), number)
     if left is None:
-        raise StateError(f"{path} has the entry in a form of its own: take it out by hand")
+        raise StateError(f"{path} does not have the entry as pcipt writes it: delete the entry by hand")
     if left.strip() or path == settings_beside(directory):
         _write(path, left)
     else:

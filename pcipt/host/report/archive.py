@@ -56,7 +56,7 @@ def unpack(file: str, directory: str) -> str:
     for root in (directory, *(os.path.join(directory, name) for name in sorted(os.listdir(directory)))):
         if os.path.isdir(os.path.join(root, "sys")):
             return root
-    raise InputError(file, "has no machine in it: no directory sys")
+    raise InputError(file, "is no recorded machine: the directory sys is missing")
 
 
 def _pack(directory: str, out: BinaryIO) -> None:

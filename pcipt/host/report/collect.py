@@ -89,7 +89,7 @@ def _log(name: str, commands: tuple[tuple[str, ...], ...]) -> Part:
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
-            why = reason(error) if isinstance(error, OSError) else f"{command[0]} does not end"
+            why = reason(error) if isinstance(error, OSError) else f"{command[0]} did not end in time"
             continue
         if done.returncode == 0:
             return Part(name, relevant(done.stdout.decode(errors="replace")))

@@ -32,10 +32,10 @@ def wrong_primary(sbdf: Sbdf, bridge: Bridge) -> tuple[Finding, ...]:
     if bridge.primary in (0, sbdf.bus) or is_impossible(sbdf, bridge):
         return ()
     why = (
-        f"the primary bus number of the bridge is {bridge.primary:02x}, but it is on bus {sbdf.bus:02x}: "
-        "what is behind it is reached, but at its next scan Linux takes the bridge for one that is not set "
-        "up, writes all its bus numbers anew, and what is behind it gets other addresses; write the number "
-        f"back before any rescan (setpci -s {sbdf} PRIMARY_BUS={sbdf.bus:02x})"
+        f"the primary bus number of the bridge is {bridge.primary:02x}, but the bridge is on bus "
+        f"{sbdf.bus:02x}. Devices behind the bridge still work, but at the next scan Linux will give the "
+        "bridge new bus numbers and the devices new addresses; before any rescan write the number back "
+        f"(setpci -s {sbdf} PRIMARY_BUS={sbdf.bus:02x})"
     )
     return (Finding("bus-primary", why),)
 
@@ -91,7 +91,7 @@ def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
 
 def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
     """Return the finding that the bus numbers of one bridge are impossible by themselves."""
-    cure = "what is behind it is not reached; let Linux rescan it"
+    cure = "no device behind it can be reached; remove the bridge in sysfs and rescan"
     if not bridge.secondary:
         return Finding(
             "bus-numbers",
@@ -99,8 +99,8 @@ def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
         )
     return Finding(
         "bus-numbers",
-        f"the bridge on bus {sbdf.bus:02x} passes on {bridge.secondary:02x}-{bridge.subordinate:02x} "
-        f"(secondary, subordinate), which cannot be: {cure}",
+        f"the bridge on bus {sbdf.bus:02x} has impossible bus numbers: secondary {bridge.secondary:02x}, "
+        f"subordinate {bridge.subordinate:02x}; {cure}",
     )
 
 
@@ -108,9 +108,9 @@ def _beyond(bridge: Bridge, above: Sbdf, outer: Bridge) -> Finding:
     """Return the finding of `bridge` that its bus range lies behind that of the bridge `above` it."""
     return Finding(
         "bus-numbers",
-        f"it passes on the buses {bridge.secondary:02x}-{bridge.subordinate:02x}, and the bridge {above} "
-        f"above it only {outer.secondary:02x}-{outer.subordinate:02x}: what is behind it is not reached; let "
-        "Linux rescan it",
+        f"it passes on the buses {bridge.secondary:02x}-{bridge.subordinate:02x}, but the bridge {above} "
+        f"above it passes on only {outer.secondary:02x}-{outer.subordinate:02x}: no device behind it can be "
+        "reached; remove it in sysfs and rescan",
     )
 
 
@@ -118,6 +118,7 @@ def _conflict(bridge: Bridge, other_sbdf: Sbdf, other: Bridge) -> Finding:
     """Return the finding of `bridge` that its bus range and that of the bridge `other_sbdf` overlap."""
     return Finding(
         "bus-conflict",
-        f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} and those of {other_sbdf}, "
-        f"{other.secondary:02x}-{other.subordinate:02x}, overlap: accesses behind them may reach either",
+        f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} overlap the buses "
+        f"{other.secondary:02x}-{other.subordinate:02x} of the bridge {other_sbdf}: an access may go to a "
+        "device behind the wrong bridge",
     )

@@ -48,8 +48,8 @@ def unclaimed(
         above = next((each for each in sorted(impossible.get(segment, ())) if each.bus < bus), None)
         if above is not None and not _is_root_bus(raws[sbdf] for sbdf in functions):
             why = (
-                f"no bridge leads to bus {bus:02x}, and {above} has impossible bus numbers: it may be behind "
-                "that bridge, so its PCI path is not known"
+                f"no bridge leads to bus {bus:02x}, and {above} has impossible bus numbers: the function "
+                "may be behind that bridge, so its PCI path is not known"
             )
             found |= dict.fromkeys(functions, Finding("no-path", why))
     return found

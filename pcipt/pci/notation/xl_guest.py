@@ -201,7 +201,7 @@ def _kind(settings: Mapping[str, Setting], source: str) -> str:
         text = _text(settings, key)
         kinds = [kind for word, kind in words.items() if word.startswith(text)]
         if not kinds or (told and told[0] != kinds[0]):
-            why = f"{key}={text[:20]!r} is no kind of guest, or not that of type"
+            why = f"{key}={text[:20]!r} is no kind of guest, or does not agree with type="
             raise MalformedError(source, settings[key].line, why, "line")
         told.append(kinds[0])
     return told[0] if told else "pv"

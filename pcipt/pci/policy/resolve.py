@@ -132,8 +132,9 @@ def mismatch_text(resolution: Resolution, *, secret: bool = False) -> str:
     found = resolution.found or Identity()
     return (
         f"the policy keeps {brief(entry.expected)} at {entry.path} for {kept_for(entry)}, but "
-        f"{brief(found)} is there ({wrong}): it is not kept and not released{moved_text(resolution)}; "
-        f"if it is the right one, run `pcipt policy remove {entry.path}` and `pcipt policy add {entry.path}`"
+        f"{brief(found)} is at this place ({wrong}). So pcipt does not keep or release this "
+        f"device{moved_text(resolution)}; if this device is the right one, run `pcipt policy remove "
+        f"{entry.path}` and `pcipt policy add {entry.path}`"
     )
 
 

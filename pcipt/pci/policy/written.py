@@ -22,13 +22,15 @@ CODES = (MALFORMED, ABSENT, STALE)
 _ANY_GUEST = ""
 
 _REFUSED = {
-    For.KERNEL: "xen-pciback refuses the whole option and does not start: nothing is hidden, and xl can give "
-    "no device to a guest",
+    For.KERNEL: (
+        "xen-pciback refuses the whole option and does not start. So no device is hidden, and xl can give "
+        "no device to a guest"
+    ),
     For.QUBES: "the hook of Qubes OS stops the boot",
     For.XL: "xl refuses the whole file and does not start the guest",
 }
 _NOTHING = {
-    For.KERNEL: "it hides nothing",
+    For.KERNEL: "the address hides nothing",
     For.QUBES: "the hook of Qubes OS stops the boot",
     For.XL: "xl does not start the guest",
 }
@@ -96,7 +98,7 @@ def _wrong(
     good = [item for item, fault in found if fault is None]
     items = _right(line.tool, good, [item for item, _ in wrong], missing)
     whole = line_of(line.tool, items) if items else ""
-    cure = f"the right line is {whole}" if whole else "take it out of the line"
+    cure = f"the right line is {whole}" if whole else "delete the address from the line"
     return [
         WrongLine(code, line.where, f"{line.where} names {printable(item.text)}: {text}; {cure}", whole)
         for item, (code, text) in wrong
@@ -121,25 +123,28 @@ def _fault(
     `ours` are the entries that the line is about, `missing` those of them that it should name and does not.
     """
     if item.slot is None:
-        return MALFORMED, f"that is no address here, and {_REFUSED[line.tool]}"
+        return MALFORMED, f"this is no valid address, and {_REFUSED[line.tool]}"
     functions = item.functions(machine)
     if not functions:
-        return ABSENT, f"no function is there, and {_NOTHING[line.tool]}"
+        return ABSENT, f"no function is at this address, and {_NOTHING[line.tool]}"
     kept = {each.kept for each in ours}
     if any(sbdf in kept for sbdf in functions):
         return None
     for each in every:
         if each.sbdf in functions and each.state is State.MISMATCH:
             expected, found = brief(each.entry.expected), brief(each.found or Identity())
-            text = f"the policy expects {expected} there and {found} is there{moved_text(each)}"
+            text = f"the policy expects {expected} at this address, but {found} is there{moved_text(each)}"
             return STALE, text
         if each.kept in functions and each not in ours:
-            return STALE, f"the policy keeps that function for {kept_for(each.entry)}"
+            return STALE, f"the policy keeps this function for {kept_for(each.entry)}"
     if missing:
         what = brief(machine[functions[0]])
         first = missing[0]
         at = f"at {first.kept}" if first.kept is not None else f"expected at {first.entry.path}"
-        text = f"that is {what}, which the policy does not keep, and the line has not the one that it keeps"
+        text = (
+            f"this is {what}, which the policy does not keep; the line does not name the device that the "
+            "policy keeps"
+        )
         return STALE, f"{text} ({brief(first.entry.expected)}, {at})"
     return None
 

@@ -103,15 +103,15 @@ def finding_of(bar: Bar, line: Resource, *, virtual: bool = False, vfs_on: bool 
     if bar.decoding:
         return Finding(
             "bar-drift",
-            f"{name} decodes at {bar.address:#x} but Linux believes {bar.claimed.start:#x}: the "
-            "driver reaches wrong addresses; unbind it and let Linux rescan the function, or write Linux's "
-            "address into the register",
+            f"{name} decodes at {bar.address:#x}, but Linux has {bar.claimed.start:#x} for it: the driver "
+            "uses wrong addresses; unbind the driver, remove the function in sysfs and rescan its bus, or "
+            "write Linux's address into the register",
         )
     holds = f"holds {bar.address:#x}" if bar.address else "was cleared (it reads 0)"
     return Finding(
         "bar-drift",
-        f"{name} {holds} and does not decode, but Linux believes {bar.claimed.start:#x}: the function was "
-        "reset, or its register was written, behind Linux's back; unbind the driver, remove the function in "
+        f"{name} {holds} and does not decode, but Linux has {bar.claimed.start:#x} for it: without Linux, "
+        "something reset the function or wrote its register; unbind the driver, remove the function in "
         "sysfs and rescan its bus",
     )
 
@@ -215,9 +215,9 @@ def compared_windows(
         found.append(
             Finding(
                 "window-drift",
-                f"the {WINDOW_NAMES[kind]} window {now} but Linux believes {first:#x}-{last:#x}: the bridge "
-                "was reset, or its registers were written, behind Linux's back; remove the bridge in sysfs "
-                "and rescan its bus",
+                f"the {WINDOW_NAMES[kind]} window {now}, but Linux has {first:#x}-{last:#x} for it: without "
+                "Linux, something reset the bridge or wrote its registers; remove the bridge in sysfs and "
+                "rescan its bus",
             )
         )
     return tuple(found)

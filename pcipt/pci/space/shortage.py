@@ -69,7 +69,7 @@ class Shortage:
         if first.range is None:
             lacks = f"{first.name} above it is closed"
         elif self.short == 0:
-            return f"{first.name} above it has room"
+            return f"{first.name} above it has enough room"
         else:
             hole = f"a largest hole of {size_text(first.hole.size)}" if first.hole is not None else "no hole"
             lacks = f"{first.name} above it has {hole}"
@@ -78,10 +78,10 @@ class Shortage:
         wide = next((window for window in above if has_room(window, self.bar, self.needed)), None)
         more = ""
         if wide is not None:
-            more = f"; {wide.name} has room"
+            more = f"; {wide.name} has enough room"
         elif above:
-            more = "; no window above that has room either"
-        return f"{lacks}, {size_text(self.short)} short{more}"
+            more = "; no window above that one has enough room"
+        return f"{lacks}; it is {size_text(self.short)} too small{more}"
 
 
 def shortages_of(machine: Machine, function: Function, roots: RootWindows = NO_ROOTS) -> tuple[Shortage, ...]:
@@ -202,7 +202,9 @@ def _helps(machine: Machine, function: Function, found: Shortage) -> Iterator[He
     """Yield what would help, the least first."""
     bar, needed = found.bar, found.needed
     if found.short == 0:
-        yield Help("rescan", "remove the function in sysfs and rescan its bus: Linux places it then")
+        yield Help(
+            "rescan", ("remove the function in sysfs and rescan its bus: Linux gives it an address then")
+        )
         return
     for size in _smaller(function, found):
         yield Help("resize", f"resize {name_of(bar, virtual=found.virtual)} to {size_text(size)}, which fits")
@@ -212,7 +214,7 @@ def _helps(machine: Machine, function: Function, found: Shortage) -> Iterator[He
                 "rescan-bridge", f"remove the bridge {lower.bridge} in sysfs and rescan the bus above it"
             )
             break
-    yield Help("realloc", "boot dom0's Linux with pci=realloc, which places all windows anew")
+    yield Help("realloc", "boot dom0's Linux with pci=realloc, which gives all windows new addresses")
     if found.windows and needed is not None and _in_slot(machine, function):
         kind = found.windows[0].kind
         least = 0x1000 if kind is WindowKind.IO else _MEGABYTE

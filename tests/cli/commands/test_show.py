@@ -175,8 +175,8 @@ def test_everything_is_shown_in_words(machine):
         "/sys/bus/pci/rescan` (this stops its driver)"
     )
     drift = (
-        "    bar-drift:  BAR 0 decodes at 0x1feb00000 but Linux believes 0x1fec00000: "
-        "the driver reaches wrong addresses; unbind it and let Linux rescan the function, or write "
+        "    bar-drift:  BAR 0 decodes at 0x1feb00000, but Linux has 0x1fec00000 for it: the driver uses "
+        "wrong addresses; unbind the driver, remove the function in sysfs and rescan its bus, or write "
         "Linux's address into the register"
     )
     assert out.splitlines() == [

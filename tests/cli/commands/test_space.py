@@ -64,7 +64,7 @@ def test_windows_are_shown_with_what_is_used_and_free(short):
     lost = "0000:01:00.1  BAR 0 (4M memory) has no address: it is unassigned"
     assert out.count(lost) == 1
     assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M, 3M short" in out
-    assert "the memory window of the root bus 0000:00 has room" in out
+    assert "the memory window of the root bus 0000:00 has enough room" in out
     assert "    -> remove the bridge 0000:00:1c.0 in sysfs" in out
 
 
@@ -149,7 +149,7 @@ def test_what_was_reset_behind_linux_is_told_without_decoding_too(short):
         resource=LINE.format(0x8010_0000, 0x801F_FFFF, 0x40200),
     )
     _, out = run("show", "01:00.2", "--root", short)
-    assert "BAR 0 was cleared (it reads 0) and does not decode, but Linux believes 0x80100000" in out
+    assert "BAR 0 was cleared (it reads 0) and does not decode, but Linux has 0x80100000" in out
     assert check_codes(short, "01:00.2")["bar-drift"] == "refuse"
 
 
@@ -159,7 +159,7 @@ def test_a_bridge_that_was_reset_is_told_of_what_is_behind_it(short):
         path = short / "sys/devices" / PORT / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert (
-        "the memory window is closed but Linux believes 0x80000000-0x801fffff"
+        "the memory window is closed, but Linux has 0x80000000-0x801fffff"
         in run("show", "00:1c.0", "--root", short)[1]
     )
     assert check_codes(short, "01:00.0")["window-drift"] == "refuse"

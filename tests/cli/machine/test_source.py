@@ -92,12 +92,12 @@ REFUSED = [
     ("0100\t10de1b81\tb\t        f6000000\n", "is /proc/bus/pci/devices"),
     ("(XEN) PCI add device 0000:00:00.0\n", "is a log of Xen"),
     ("", "is empty"),
-    ("-[0000:00]-+-00.0  Example\n           \\-1f.2  Example\n", "is the tree of lspci -t"),
+    ("-[0000:00]-+-00.0  Example\n           \\-1f.2  Example\n", "is the output of lspci -t"),
     (
         "[    0.000000] Linux version 6.1.0\n[    0.1] pci 0000:00:1f.2: [8086:9c03] type 00\n",
         "pci=earlydump",
     ),
-    ("IVRS @ 0x0000000000000000\n    0000: 49 56 52 53  IVRS\n", "pcipt rmrr --table reads these"),
+    ("IVRS @ 0x0000000000000000\n    0000: 49 56 52 53  IVRS\n", "`pcipt rmrr --table` reads such a file"),
     (
         "<hostdev><source><address domain='0x0' bus='0x1' slot='0x0' function='0x0'/></source></hostdev>",
         "XML",

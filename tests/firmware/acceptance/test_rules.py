@@ -88,9 +88,9 @@ def test_what_is_said_has_place_consequence_and_cure(name):
     assert "ask the vendor for firmware" in said.cure
     assert ("iommu=no,no-intremap" in said.cure) == (rule.ending in (Ending.HANG, Ending.PANIC))
     words = {
-        Ending.REFUSED: "Xen refuses the table and goes without",
-        Ending.HANG: "Xen does not refuse it but hangs at boot, unless it goes without",
-        Ending.PANIC: "Xen does not refuse it but panics at boot, unless it goes without",
+        Ending.REFUSED: "Xen refuses the table and does not use",
+        Ending.HANG: "Xen does not refuse the table but hangs at boot, if it uses",
+        Ending.PANIC: "Xen does not refuse the table but panics at boot, if it uses",
         Ending.NO_INTERRUPTS: "Xen does not remap interrupts",
     }
     assert words[rule.ending] in said.text

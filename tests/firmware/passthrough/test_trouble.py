@@ -30,8 +30,8 @@ PHANTOM = [
     # functions of the machine -> the line for Xen, words of the reason
     (["03:00.0"], "pci-phantom=03:00,1", "0000:03:00.1, a phantom function"),
     (["03:00.0", "03:00.1"], "", "requester id of 0000:03:00.1"),
-    (["03:00.0", "03:00.2"], "", "because 0000:03:00.2 is real"),  # Xen's step becomes 4 then
-    (["03:00.0", "03:00.7"], "", "because 0000:03:00.7 is real"),
+    (["03:00.0", "03:00.2"], "", "0000:03:00.2 is a real"),  # Xen's step becomes 4 then
+    (["03:00.0", "03:00.7"], "", "0000:03:00.7 is a real"),
 ]
 
 
@@ -46,18 +46,18 @@ def test_dma_from_function_1(present, line, words):
 
 TOLD = [
     # Xen's command line -> verdict, the line for Xen, words
-    (None, "warn", "pci-phantom=03:00,1", "unless Xen knows of it"),
+    (None, "warn", "pci-phantom=03:00,1", "unless Xen knows the phantom"),
     ("", "warn", "pci-phantom=03:00,1", "add pci-phantom=03:00,1"),
-    ("pci-phantom=03:00,1", "ok", "", "told of it by pci-phantom=03:00,1"),
-    ("pci-phantom=0:3:0,0x1", "ok", "", "told of it"),
-    ("pci-phantom=04:00,1 pci-phantom=3:0,1", "ok", "", "told of it"),
+    ("pci-phantom=03:00,1", "ok", "", "knows this from pci-phantom=03:00,1"),
+    ("pci-phantom=0:3:0,0x1", "ok", "", "already knows this"),
+    ("pci-phantom=04:00,1 pci-phantom=3:0,1", "ok", "", "already knows this"),
     ("pci-phantom=03:00,4", "warn", "pci-phantom=03:00,1", "in place of the pci-phantom= for 03:00"),
     ("pci-phantom=03:00,4 pci-phantom=03:00,1", "warn", "pci-phantom=03:00,1", "in place of"),  # the first
     ("pci-phantom=03:01,1", "warn", "pci-phantom=03:00,1", "add"),
     ("pci-phantom=03:00,3", "warn", "pci-phantom=03:00,1", "add"),  # Xen does not take 3
     ("-- pci-phantom=03:00,1", "warn", "pci-phantom=03:00,1", "add"),
     (" ".join(f"pci-phantom=0{bus}:00,1" for bus in (4, 5, 6, 7, 8, 9, 1, 2, 3)), "warn",
-     "pci-phantom=03:00,1", "Xen takes 8 of these options"),
+     "pci-phantom=03:00,1", "Xen uses only 8 of these options"),
 ]  # fmt: skip
 
 

@@ -221,7 +221,7 @@ def test_the_structure_may_be_the_last_thing_as_in_dom0():
             "no hvm_start_info follows",
         ),  # more than any loader makes
         (MAGIC.to_bytes(4, "little") + bytes(20), "no hvm_start_info follows"),  # cut off
-        (bytes(64), "stands nowhere"),
+        (bytes(64), "not contain its magic"),
     ],
 )
 def test_code_alone_is_no_start_info(data, why):

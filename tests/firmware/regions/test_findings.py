@@ -106,7 +106,7 @@ def test_bytes_that_overlap_in_pages_all_alike_are_found():
 
 def test_what_is_said_of_overlapping_regions():
     same, other = (0x7000_0000, 0x7000_0FFF), (0x7000_0000, 0x7000_1FFF)
-    for second, words in ((same, "leaves dom0 with the last device of both"), (other, "pages stay mapped")):
+    for second, words in ((same, "leaves dom0 when the last device of both"), (other, "pages stay mapped")):
         regions = with_findings(regions_from_tables([dmar(rmrr(*same, GRAPHICS), rmrr(*second, USB))], None))
         (found,) = regions.regions[0].findings
         assert words in found.text

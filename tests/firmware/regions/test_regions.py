@@ -219,9 +219,9 @@ BOOT = snapshot_from_machine("boot", MACHINE)
         (MACHINE, BOOT, None),
         (MOVED, None, None),  # nobody remembers where it was
         (MOVED, BOOT, "leads to 0000:05:00.0 now, at boot it led to 0000:02:00.0"),
-        (GONE, None, "leads nowhere now; or a bridge on it is gone"),
+        (GONE, None, "leads nowhere now; or a bridge on this path has left"),
         (GONE, BOOT, "leads nowhere now, at boot it led to 0000:02:00.0"),
-        (GONE, BootSnapshot("boot", frozenset(), {}), "leads nowhere now; or a bridge on it is gone"),
+        (GONE, BootSnapshot("boot", frozenset(), {}), "leads nowhere now; or a bridge on this path has left"),
     ],
 )
 def test_buses_renumbered_since_boot(now, boot, said):

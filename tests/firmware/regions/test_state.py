@@ -52,7 +52,7 @@ def test_what_xen_lists_is_not_dropped_although_nobody_is_there_now():
 RENUMBERED = [
     # what Xen has of each function, what is said
     ({USB: (FRAMES,), GRAPHICS: ()}, "Xen has it for 0000:00:1d.0; the table leads to 0000:00:02.0"),
-    ({GRAPHICS: ()}, "the table leads to 0000:00:02.0, for which Xen has nothing"),
+    ({GRAPHICS: ()}, "the table leads to 0000:00:02.0, for which Xen has no region"),
     ({USB: (FRAMES,), GRAPHICS: (FRAMES,)}, "Xen has it for 0000:00:1d.0"),
 ]
 

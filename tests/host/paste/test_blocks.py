@@ -95,7 +95,7 @@ def test_paths_of_lspci_are_read_or_told():
     )
     (raw,) = found.functions
     assert raw.driver is None  # it is that of the function that was left out
-    assert found.notes[0].startswith("1 functions are named by path without their bus")
+    assert found.notes[0].startswith("1 functions have a path in place of a bus number")
 
 
 BRIDGE_WORDS = "\tBus: primary=00, secondary=07, subordinate=08, sec-latency=0\n"
@@ -164,5 +164,5 @@ def test_headings_that_mail_has_broken_are_whole_again(lines):
 @pytest.mark.parametrize("tree", ["-[0000:00]-+-00.0\n", "-+-[0000:00]-\n +-[0001:02]---00.0-[03]----00.0\n"])
 def test_the_tree_of_lspci_is_named(tree, tmp_path):
     (tmp_path / "tree").write_text(tree)
-    with pytest.raises(InputError, match="is the tree of lspci -t"):
+    with pytest.raises(InputError, match="is the output of lspci -t"):
         read_dump(str(tmp_path / "tree"))

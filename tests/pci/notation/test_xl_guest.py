@@ -84,7 +84,7 @@ def test_the_kind_of_guest(text, kind):
 
 WRONG = [
     ('type = "arm"', 1, "is no kind of guest"),
-    ('type = "pv"\nbuilder = "hvm"', 2, "or not that of type"),
+    ('type = "pv"\nbuilder = "hvm"', 2, "or does not agree with type="),
     ('name = "w"\npci = [ "zz" ]', 2, "'zz' of pci: it is no address"),
     ('pci = [ [ "01:00.0" ] ]', 1, "an item of pci is a list"),
 ]

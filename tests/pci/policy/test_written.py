@@ -70,15 +70,15 @@ CASES = [
     # of another guest
     (
         [WEB, MAIL], BOTH, xl("web", "04:00.0", "03:00.0"),
-        [(STALE, "keeps that function for guest mail", X.format('"03:00.0"'))],
+        [(STALE, "keeps this function for guest mail", X.format('"03:00.0"'))],
     ),
     # absent
     ([WEB], BOTH, kernel("(09:00.0)(03:00.0)"), [(ABSENT, "hides nothing", f"{K}(03:00.0)")]),
-    ([WEB], BOTH, kernel("(09:00.0)"), [(ABSENT, "no function is there", f"{K}(0000:03:00.0)")]),
-    ([], BOTH, xl("web", "09:00.0"), [(ABSENT, "xl does not start the guest; take it out", "")]),
+    ([WEB], BOTH, kernel("(09:00.0)"), [(ABSENT, "no function is at this address", f"{K}(0000:03:00.0)")]),
+    ([], BOTH, xl("web", "09:00.0"), [(ABSENT, "xl does not start the guest; delete the", "")]),
     ([], BOTH, qubes("09:00.0"), [(ABSENT, "stops the boot", "")]),
     # malformed
-    ([WEB], BOTH, kernel("03:00.0"), [(MALFORMED, "nothing is hidden", f"{K}(0000:03:00.0)")]),
+    ([WEB], BOTH, kernel("03:00.0"), [(MALFORMED, "no device is hidden", f"{K}(0000:03:00.0)")]),
     ([], BOTH, kernel("(03:00.0)x"), [(MALFORMED, "does not start", f"{K}(03:00.0)")]),
     ([WEB], BOTH, qubes("0000:03:00.0"), [(MALFORMED, "stops the boot", f"{Q}03:00.0")]),
 ]  # fmt: skip
@@ -91,7 +91,9 @@ def test_a_line(entries, machine, line, expected):
     for each, (_, words, right) in zip(found, expected, strict=True):
         assert words in each.text
         assert each.text.startswith(f"{line.where} names ")
-        assert each.text.endswith(f"the right line is {right}" if right else "take it out of the line")
+        assert each.text.endswith(
+            f"the right line is {right}" if right else ("delete the address from the line")
+        )
 
 
 def test_the_right_line_has_nothing_wrong():

@@ -87,7 +87,7 @@ def test_the_text_names_the_window_and_the_sizes():
     )
     ((finding, helps),) = told_findings(machine, machine.functions[parse_sbdf("01:00.0")])
     assert finding.text.startswith("BAR 0 (4M memory) has no address")
-    assert "the memory window of 0000:00:01.0 above it has no hole, 4M short" in finding.text
+    assert "the memory window of 0000:00:01.0 above it has no hole; it is 4M too small" in finding.text
     assert "pci=realloc" in helps
     assert "pci=hpmmiosize=4M" in helps
 
@@ -103,7 +103,7 @@ def test_a_window_further_up_may_have_room():
     lower = port("01:00.0", (2, 2), parent="00:01.0", slot=False)
     (found,) = short(upper, lower, card("02:00.0", lost(MEGABYTE), parent="01:00.0"), sbdf="02:00.0")
     assert codes(found) == ["rescan-bridge", "realloc", "hotplug-reserve"]
-    assert "the memory window of 0000:00:01.0 has room" in found.text
+    assert "the memory window of 0000:00:01.0 has enough room" in found.text
     assert "remove the bridge 0000:01:00.0" in found.helps[0].text
 
 
@@ -112,7 +112,7 @@ def test_what_the_root_bus_passes_on_counts_where_it_is_known():
     room = {(0, 0): [(Range(0xC000_0000, 4 * MEGABYTE), (Range(0xC000_0000, MEGABYTE),))]}
     assert codes(short(*raws, roots=room)[0]) == ["rescan-bridge", "realloc", "hotplug-reserve"]
     full = {(0, 0): [(Range(0xC000_0000, MEGABYTE), (Range(0xC000_0000, MEGABYTE),))]}
-    assert "no window above that has room either" in short(*raws, roots=full)[0].text
+    assert "no window above that one has enough room" in short(*raws, roots=full)[0].text
 
 
 PREFETCHABLE_64 = LOST | Resource.PREFETCH | Resource.MEM_64

@@ -264,7 +264,7 @@ def test_the_line_for_xen(tmp_path):
     )
     code, out = run("00:03.0", "--root", tmp_path)
     assert code == 4
-    assert "dma-alias: its DMA comes from 0000:00:03.1, a phantom function" in out
+    assert "dma-alias: its DMA carries the id of 0000:00:03.1, a phantom function" in out
     assert "For Xen's command line, if the option is not there already:\n    pci-phantom=00:03,1\n" in out
     assert checked("00:03.0", "--root", tmp_path)[1]["snippets"]["xen"] == ["pci-phantom=00:03,1"]
 
@@ -349,7 +349,7 @@ def test_the_lines_of_the_policy_have_what_check_wants(machine, tmp_path, capsys
     [
         ("web", "03:00.0", ""),
         ("web", "03:00.1", "which the policy does not keep"),
-        ("mail", "03:00.0", "the policy keeps that function for guest web"),
+        ("mail", "03:00.0", "the policy keeps this function for guest web"),
         ("mail", "03:00.1", ""),
     ],
 )

@@ -339,7 +339,7 @@ ORPHAN = {"sbdf": NIC, "code": "orphan", "text": "it has no owner"}
 def test_an_orphan_is_never_bound_to_pciback(scene, status, options):
     scene.answers["Status"] = status
     with pytest.raises(
-        StateError, match=r"orphan.*takes down a PVH host.*4\.20\.0.*--force does not change that"
+        StateError, match=r"orphan.*crashes a PVH host.*4\.20\.0.*--force does not change that"
     ):
         scene.run("release", NIC, *options)
     assert scene.log() == []

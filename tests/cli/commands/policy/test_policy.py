@@ -431,7 +431,7 @@ def test_lines_of_other_tools_that_went_stale(kept, run, root, monkeypatch):
     (root / "etc/xen/web.cfg").write_text('name = "web"\npci = [ "03:00.0,permissive=1" ]\n')
     code, out, _ = run("check")
     assert code == 4
-    assert "names (0000:03:00.0): no function is there, and it hides nothing" in out
+    assert "names (0000:03:00.0): no function is at this address, and the address hides nothing" in out
     assert "the right line is xen-pciback.hide=(0000:04:00.0)" in out
     assert out.endswith("1 function kept for guests, 1 as expected.\n")
     answer = json.loads(run("check", "--json")[1])
