@@ -148,7 +148,7 @@ def test_a_living_other_is_not_disturbed(tracefs, source):
     tracefs.busy = True
     with pytest.raises(UnsupportedError) as caught:
         KprobeSource(tracefs)
-    assert "does another pcipt run?" in str(caught.value)
+    assert "probably another pcipt is running" in str(caught.value)
     assert tracefs.enabled()
     assert len(tracefs.read("kprobe_events").splitlines()) == 3
     tracefs.busy = False

@@ -173,8 +173,8 @@ WORDS = [
     (10, "4.22.0", ("no address of a BAR helps", "hides MSI-X", "MSI or INTx")),
     (13, "4.17.7", ("0xfe500", "does not trap")),
     (13, "4.18.6", ("does not trap",)),
-    (15, "4.20.4", ("bind it again", "part of its BARs")),
-    (25, "4.20.4", ("interrupt 0x1f", "bind it again")),
+    (15, "4.20.4", ("bind the driver again", "part of its BARs")),
+    (25, "4.20.4", ("interrupt 0x1f", "bind the driver again")),
 ]
 
 

@@ -63,7 +63,7 @@ def test_windows_are_shown_with_what_is_used_and_free(short):
     ]
     lost = "0000:01:00.1  BAR 0 (4M memory) has no address: it is unassigned"
     assert out.count(lost) == 1
-    assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M, 3M short" in out
+    assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M; it is 3M too small" in out
     assert "the memory window of the root bus 0000:00 has enough room" in out
     assert "    -> remove the bridge 0000:00:1c.0 in sysfs" in out
 
@@ -123,7 +123,7 @@ def test_show_and_check_tell_the_window(short):
     code, out = run("show", "01:00.1", "--root", short)
     assert code == 0
     assert "BAR 0:  unassigned  size 4M  memory 32-bit  not decoding" in out
-    assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M, 3M short" in out
+    assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M; it is 3M too small" in out
     assert "pci=realloc" in out
     shown = json.loads(run("show", "01:00.1", "--root", short, "--json")[1])
     assert shown["device"]["bars"][0]["assigned"] is False
@@ -132,7 +132,7 @@ def test_show_and_check_tell_the_window(short):
     (report,) = json.loads(out)["functions"]
     reason = next(each for each in report["reasons"] if each["code"] == "bar-unassigned")
     assert (code, report["verdict"], reason["verdict"]) == (4, "refuse", "refuse")
-    assert "3M short" in reason["text"]
+    assert "3M too small" in reason["text"]
     assert "pci=realloc" in reason["cure"]
 
 

@@ -129,7 +129,7 @@ def test_other_machines_are_named_on_stderr(dump, capsys):
     assert (code, len(out.splitlines())) == (0, 2)
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2
-    assert 'left out: "user@second:~$ lspci -xxx" (line' in err[1]
+    assert 'leaves out "user@second:~$ lspci -xxx" (line' in err[1]
 
 
 @pytest.mark.parametrize(("text", "code"), [

@@ -83,7 +83,7 @@ def test_of_several_machines_the_first_is_taken_and_the_others_are_named():
     assert [raw.config for raw in found.functions] == [BRIDGE, CARD]
     (note,) = found.notes
     assert "3 machines" in note
-    assert 'lspci -xxx" (line 2), is taken' in note
+    assert 'lspci -xxx" (line 2), and leaves out' in note
     assert '"root@two:~# lspci -xxx"' in note
     assert '"root@three:~# lspci"' in note
     assert [finding.code for finding in found.functions[0].findings] == ["duplicate-address"]

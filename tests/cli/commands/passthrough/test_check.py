@@ -202,7 +202,7 @@ def test_the_words(machine):
     lines = out.splitlines()
     assert lines[0] == "warn    0000:03:00.1  (path 00_1c.0-00_00.1)"
     assert lines[1].startswith(
-        "        device-split: it is one function of a device, 0000:03:00.0 would stay"
+        "        device-split: it is one function of a device, and 0000:03:00.0 would stay"
     )
     assert lines[2] == "          -> pass all of them: `pcipt check '0000:03:00.*'`"
     assert '    pci = [ "03:00.1" ]' in lines
@@ -408,7 +408,7 @@ def test_a_guest_in_words(machine, guest):
     lines = out.splitlines()
     assert code == 4
     assert lines[0] == f"{path}: guest web, PVH"
-    assert lines[1].startswith("    rdm= has a policy (relaxed): xl ignores")
+    assert lines[1].startswith("    rdm= has a policy (relaxed), so xl ignores")
     assert "refuse  0000:03:00.0" in out
     assert "pvh-guest: xl gives no device to a PVH guest" in out
 

@@ -91,7 +91,7 @@ def test_what_is_added_is_written_for_root_only_with_its_list(kept, run):
 def test_the_same_is_not_added_twice(kept, run):
     code, _, err = run("add", "03:00.0")
     assert code == 1
-    assert f"{PATH} is kept already" in err
+    assert f"an entry for {PATH} is already in" in err
 
 
 def test_the_line_for_the_guest_has_all_that_is_kept_for_it(kept, run, root):
@@ -128,7 +128,7 @@ def test_another_device_in_its_place_is_told_and_left_alone(kept, run, root, nic
     code, out, _ = run("check")
     assert code == 4
     assert told in out
-    assert "not kept and not released" in out
+    assert "does not keep or release this device" in out
     assert run("list")[0] == 4
     code, out, err = run("snippet", "--kernel")
     assert (code, out) == (4, "")
@@ -294,7 +294,7 @@ def test_entries_in_the_settings_file_count_as_those_in_passthrough_d(settings, 
     assert run("check") == (0, "1 function kept for guests, 1 as expected.\n", "")
     assert run("snippet", "--xl")[1] == '# web.cfg\npci = [ "0000:03:00.0" ]\n'
     code, _, err = run("add", "03:00.0")
-    assert (code, f"is kept already, in {settings}" in err) == (1, True)
+    assert (code, f"is already in {settings}" in err) == (1, True)
 
 
 def test_an_entry_is_taken_out_of_the_settings_file_and_nothing_else(settings, run):
