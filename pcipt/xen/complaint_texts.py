@@ -122,7 +122,7 @@ def _resize(complaint: Complaint, _version: Version) -> str:
 def _interrupt(complaint: Complaint, _version: Version) -> str:
     return (
         f"its interrupt {complaint.at or 0:#x} was refused: its driver uses a vector that Xen did not give; "
-        "unbind the driver and bind it again"
+        "unbind the driver and bind the driver again"
     )
 
 
