@@ -130,7 +130,7 @@ ENTRY_CUT = Rule("ivrs-entry-length", _A, _REFUSED, "the device entry ends behin
 RANGE_OPEN = Rule("ivrs-range-open", _A, _REFUSED, "the range from {first:#06x} on has no end",
     f"{_ACPI} parse_ivhd_device_range")
 RANGE = Rule("ivrs-range", _A, _REFUSED,
-    "the range {first:#06x} to {last:#06x} is none: the last id must be above the first",
+    "the range {first:#06x} to {last:#06x} is not valid: the last id must be above the first",
     f"{_ACPI} parse_ivhd_device_range")
 ALIAS = Rule("ivrs-alias", _A, _REFUSED,
     "the alias {other:#06x} is above the last id {most:#06x} that units serve",

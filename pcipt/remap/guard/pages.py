@@ -106,7 +106,7 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
                 "pages"
             )
     hidden = facts.hidden_msix and facts.hidden_msix & {bar.sbdf for bar in facts.bars.over(action.frames)}
-    why = "Xen hides MSI-X of {} and traps its pages: dom0 cannot read where they are"
+    why = "Xen hides MSI-X of {} from dom0 but traps its pages, and dom0 cannot read which pages these are"
     return why.format(min(hidden)) if hidden else None
 
 
