@@ -194,9 +194,7 @@ class Daemon:
             self._hotplug.close()
             self.engine.close()
             for problem in self._watch.close():
-                self._log.warning(
-                    "the watching of writes was not ended cleanly", kind="watch", reason=problem
-                )
+                self._log.warning("the watch did not end cleanly", kind="watch", reason=problem)
             self._loop.close()
 
     def _open_socket(self) -> None:
@@ -343,9 +341,7 @@ class Daemon:
             self._take_settings(read_settings(path, required=required))
             self._log.info("the settings were read again", kind="settings", mode=self.settings.mode)
         except PciptError as error:
-            self._log.error(
-                "the new settings are wrong, the old ones are kept", kind="settings", reason=str(error)
-            )
+            self._log.error("wrong settings, the old ones are kept", kind="settings", reason=str(error))
         policy = self._read_policy()
         self._tell_lines()
         other = policy or before.restore_on_fault != self.settings.restore_on_fault

@@ -122,7 +122,7 @@ def test_sighup_reads_the_settings_again_or_keeps_them(tmp_path):
         running.process.send_signal(signal.SIGHUP)
         told = json.loads(running.pcipt("status", "--json").stdout)
         assert told["mode"] == mode
-    assert "the new settings are wrong, the old ones are kept" in running.stop()
+    assert "wrong settings, the old ones are kept" in running.stop()
 
 
 @pytest.mark.parametrize("first", ['mode = "observe"', "[actions]\nadd-device = false"])

@@ -183,7 +183,7 @@ def test_a_place_is_not_kept_under_two_paths(kept, run, root):
     assert run("list")[1].startswith("present  0000:81:00.0")
     code, _, err = run("add", "81:00.0", "--guest", "mail")
     assert code == 1
-    assert f"80_1c.0-00_00.0 is kept already, in {kept}" in err
+    assert f"an entry for 80_1c.0-00_00.0 is already in {kept}" in err
     assert f", as {PATH}" in err
     (kept / "passthrough.d/mine.toml").write_text(
         '[[passthrough]]\npath = "80_1c.0-00_00.0"\nroot = "\\\\_SB_.PCI0"\n'
