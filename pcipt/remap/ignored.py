@@ -310,7 +310,7 @@ def _when(write: IgnoredWrite) -> str:
             "while its bus was renumbered: hardware did not get the write, and Xen may map the BAR at the "
             "new address"
         )
-    return "while memory decode was on, so Xen ignored the write"
+    return "while it decodes, which Xen ignored"
 
 
 def finding_of(write: IgnoredWrite) -> Finding:

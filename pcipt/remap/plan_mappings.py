@@ -361,4 +361,4 @@ def _reason_for_unmap(each: Desired, bar: int) -> str:
     spans = each.spans(bar)
     if spans:
         return f"{name} is now at {spans[0].range.start:#x}: nothing decodes here any more"
-    return f"{name} does not decode now, and {each.untrapped or 'pcipt had mapped it'}"
+    return f"{name} decodes nothing now, and {each.untrapped or 'pcipt had mapped it'}"

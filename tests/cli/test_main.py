@@ -148,7 +148,7 @@ def test_what_asks_the_daemon_loads_only_what_it_needs(command, more, tmp_path):
     ("command", "code", "said"),
     [
         (["history", "00:82.0"], 2, "malformed address 00:82.0: device 82 is above 1f"),
-        (["explain", "02:"], 2, "malformed address 02:: function is missing or any"),
+        (["explain", "02:"], 2, "malformed address 02:: function is missing or *"),
         (["monitor", "-s", "x"], 2, "malformed address x: device 'x' is not hexadecimal"),
         (["explain", "00_1c.0-00_00.0"], 3, "the pcipt daemon is not running"),
         (["history", "02:00.0"], 3, "the pcipt daemon is not running"),

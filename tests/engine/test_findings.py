@@ -197,7 +197,10 @@ def test_a_bar_without_an_address_is_told_with_the_window_that_is_short():
     engine = begun(raws=raws, known=[str(raw.sbdf) for raw in raws])
     ((_, finding),) = found(engine, [NIC]).all()
     assert finding.code == "bar-unassigned"
-    assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M, 3M short" in finding.text
+    assert (
+        "the memory window of 0000:00:1c.0 above it has a largest hole of 1M; it is 3M too small"
+        in finding.text
+    )
 
 
 def test_disagreements_come_before_open_actions_and_those_before_what_hardware_shows():

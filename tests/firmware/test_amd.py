@@ -132,7 +132,7 @@ def test_memory_of_a_function_that_is_not_there_is_kept(flags, machine):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        (ivrs(ivmd(0x21, UNITY, 0x100, 0, AT, 0x1000), units=(SOME,)), "no IOMMU unit serves"),
+        (ivrs(ivmd(0x21, UNITY, 0x100, 0, AT, 0x1000), units=(SOME,)), "in the table no IOMMU unit"),
         (
             ivrs(units=(ivmd(0x21, UNITY, 0x300, 0, AT, 0x1000), SOME)),
             "in the table no IOMMU unit",

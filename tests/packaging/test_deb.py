@@ -101,9 +101,10 @@ def test_the_settings_are_a_conffile(package):
 
 
 @pytest.mark.parametrize(
-    ("called", "stopped"), [("remove", ["pcipt.socket", "pcipt.service"]), ("upgrade", [])]
+    ("called", "stopped"),
+    [("remove", ["pcipt.socket", "pcipt-boot.service", "pcipt.service"]), ("upgrade", [])],
 )
-def test_its_removal_stops_both_units(package, tmp_path, called, stopped):
+def test_its_removal_stops_its_units(package, tmp_path, called, stopped):
     """Debhelper stops what it starts; the socket, which an administrator may have enabled, it does not."""
     ask("dpkg-deb", "--control", str(package), str(tmp_path / "control"))
     script = tmp_path / "prerm"

@@ -163,7 +163,7 @@ def test_permissions_press_the_small_q(xen, machine):
 # what the key prints, a word of the one line that says so
 NO_PERMISSIONS = [
     ("(XEN) something else\n", "printed no rangesets"),
-    (RANGESETS.replace("fef00-fcfffff }", "fe(XEN) torn"), "torn"),
+    (RANGESETS.replace("fef00-fcfffff }", "fe(XEN) torn"), "damaged"),
 ]
 
 

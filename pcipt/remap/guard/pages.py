@@ -101,10 +101,7 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
     for sbdf, counted in facts.counted.items():
         function = facts.answered(sbdf)
         if function and any(table.overlaps(action.frames) for table in lost_tables(function, counted)):
-            return (
-                f"MSI-X structures of {sbdf} were in these pages before a reset, and Xen still traps the "
-                "pages"
-            )
+            return f"MSI-X structures of {sbdf} were in these pages before a reset, and Xen still traps them"
     hidden = facts.hidden_msix and facts.hidden_msix & {bar.sbdf for bar in facts.bars.over(action.frames)}
     why = "Xen hides MSI-X of {} from dom0 but traps its pages, and dom0 cannot read which pages these are"
     return why.format(min(hidden)) if hidden else None
@@ -165,10 +162,7 @@ def outside_window(function: Function, span: Range, machine: Machine) -> str | N
     """
     for above in bridges_above(machine, function.sbdf):
         if above.bridge is not None and not _passes(above, above.bridge, span):
-            return (
-                f"the bridge {above.sbdf} does not pass {span} on: no BAR behind it can answer at these "
-                "addresses"
-            )
+            return f"the bridge {above.sbdf} does not pass {span} on: nothing behind it answers there"
     return None
 
 
@@ -257,12 +251,8 @@ def _unbound(action: RewriteBar, facts: Facts) -> str | None:
     bound = [function] if function is not None else []
     bound += subtree(facts.machine, action.sbdf)
     names = ", ".join(f"{each.sbdf} ({each.driver})" for each in bound if each.driver is not None)
-    return (
-        f"memory decode must be off for the write, but these drivers need it: {names}; unbind the drivers, "
-        "then pcipt resync"
-        if names
-        else None
-    )
+    why = f"memory decode must be off for the write, but drivers need it: {names}"
+    return f"{why}; unbind them, then pcipt resync" if names else None
 
 
 def _spared(action: RewriteBar, facts: Facts) -> str | None:
@@ -277,12 +267,8 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
         return f"it is {what}: memory decode must be off for the write, and dom0 needs it all the time"
     virtual = facts.bars.virtual(action.sbdf)
     names = ", ".join(map(str, virtual[:4]))
-    if not virtual:
-        return None
-    return (
-        f"memory decode must be off for the write, but its virtual functions need it: {names}; write 0 to "
-        "its sriov_numvfs first"
-    )
+    why = f"memory decode must be off for the write, but virtual functions need it: {names}"
+    return f"{why}; write 0 to its sriov_numvfs first" if virtual else None
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:

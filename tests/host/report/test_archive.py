@@ -113,5 +113,5 @@ def test_what_is_no_archive_is_said(tmp_path, content):
 
 def test_an_archive_without_a_machine(tmp_path):
     file = sent(tmp_path / "sent.tar.gz", ("notes", b"x"))
-    with pytest.raises(InputError, match="no machine"):
+    with pytest.raises(InputError, match="no recorded machine"):
         unpack(file, out(tmp_path))

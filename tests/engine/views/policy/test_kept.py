@@ -44,7 +44,7 @@ def test_another_device_is_told_with_both_identities_and_no_other_function_is(st
     (text,) = [finding.text for _, finding in engine.findings if finding.code == "policy-mismatch"]
     assert "8086:1533, revision 03" in text
     assert "8086:10d3" in text
-    assert "not released" in text
+    assert "does not keep or release" in text
 
 
 def test_it_is_told_when_the_device_is_exchanged_and_ends_when_it_returns(started):
