@@ -107,7 +107,7 @@ def test_2_a_driver_from_before_is_told_until_it_is_bound_anew(plugged: Dom0) ->
     assert dom0.call(inside.pci_device_remove, 0, int(HOT[5:7], 16), 0, uses=[inside.physdev_op]) == 0
     resync(dom0)
     assert known_to_xen(dom0)[HOT] == "d0"
-    assert "bound again" in findings(dom0, HOT)["late-add"]
+    assert "bind the driver again" in findings(dom0, HOT)["late-add"]
     with undriven(dom0, HOT):
         pass
     dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
