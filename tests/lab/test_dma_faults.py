@@ -67,7 +67,7 @@ def test_an_access_to_a_withdrawn_region_names_it_and_can_restore_it(pvh: Dom0) 
         wanted = {"kind": "dma-fault", "there": "withdrawn-region"}
         event = next(e for e in await_event(dom0, PLACE, since, wanted) if e["kind"] == "dma-fault")
         assert int(event["address"], 16) >> 12 == REGION >> 12
-        assert "withdrawn" in event["text"]
+        assert "which pcipt withdrew" in event["text"]
         assert mapped(dom0, REGION) == [False]
         wait_answer(dom0, TOLD)
     since = now(dom0)
