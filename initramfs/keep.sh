@@ -76,11 +76,10 @@ keep() {
     for each in "$sys"/bus/pci/drivers/*pciback; do [ -d "$each" ] && driver=${each##*/}; done
     while read -r bridge where hops vendor device subvendor subdevice revision class serial; do
         case $bridge in '#'* | '') continue ;; esac
-        word=mismatch
-        [ "$vendor" != port ] || word=noport
+        word=mismatch absent=absent
+        [ "$vendor" != port ] || word=noport absent=noport
         if ! find_place "$bridge" "$where" "$hops"; then
-            at=-
-            [ "$word" = noport ] || word=absent
+            word=$absent at=-
         elif [ "$vendor" = port ]; then
             [ ! -d "$at/pci_bus" ] || word=port
         elif is vendor "$vendor" && is device "$device" && is subsystem_vendor "$subvendor" &&

@@ -73,6 +73,17 @@ def platform_of(config: pytest.Config) -> Platform:
     )
 
 
+def output_of(config: pytest.Config) -> Path:
+    """Give the folder for the records of this run."""
+    return Path(config.getoption("--lab-output", default=None) or config.rootpath / "build" / "lab")
+
+
+def prepared_of(config: pytest.Config) -> Path | None:
+    """Give the folder with what machines boot from, if several runs share one."""
+    named = config.getoption("--lab-prepared", default=None)
+    return Path(named) if named else None
+
+
 def wants_installation(item: pytest.Item) -> bool:
     return "installed" in getattr(item, "fixturenames", ())
 
@@ -110,14 +121,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         mode: any(mode_of(item) == mode and wants_installation(item) for item in session.items)
         for mode in modes
     }
-    output = (
-        session.config.getoption("--lab-output", default=None) or session.config.rootpath / "build" / "lab"
-    )
-    prepared = session.config.getoption("--lab-prepared", default=None)
     session.config.stash[FLEET] = Fleet(
         install,
-        Path(output),
-        Path(prepared) if prepared else None,
+        output_of(session.config),
+        prepared_of(session.config),
         platform_of(session.config),
         Extra(*(session.config.getoption(f"--{name}", default="") for name in ("xen", "hardware", "linux"))),
     )

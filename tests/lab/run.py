@@ -80,18 +80,15 @@ def lanes_of(cell: Cell) -> tuple[Lane, ...]:
     return tuple(lanes)
 
 
-def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, list[str]]:
-    """Run one lane, printing what it says line by line under its name.
-
-    Give its code, its last line, and the lines of what failed.
-    """
+def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str]:
+    """Run one lane, printing what it says line by line under its name. Give its code and its last line."""
     platform = lane.cell.platform
     command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.cell.mode}", *lane.scenes]
     command += [f"--suite={platform.suite}", f"--vendor={platform.vendor}", f"--junitxml={lane.results}"]
     command += [f"--{name}={words}" for name, words in asdict(lane.extra).items() if words]
     command += [f"--lab-output={OUTPUT / lane.name}", f"--lab-prepared={prepared}", *arguments]
     environment = {"PCIPT_REQUIRE_XEN": "1", **os.environ}
-    last, failed = "it said nothing", []
+    last = "it said nothing"
     lane.results.unlink(missing_ok=True)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -104,8 +101,7 @@ def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, lis
             with PRINTING:
                 print(f"{lane.name:28} | {line.rstrip()}", flush=True)
             last = line.strip().strip("= ") or last
-            failed += [line.strip()] if line.startswith(("FAILED ", "ERROR ")) else []
-    return process.returncode, last, failed
+    return process.returncode, last
 
 
 PRINTING = threading.Lock()
@@ -123,10 +119,8 @@ def run_all(cells: Sequence[Cell], prepared: Path, arguments: list[str]) -> int:
             runs.append((lane, pool.submit(run, lane, prepared, arguments)))
     worst, files = 0, defaultdict(list)
     for lane, ended in runs:
-        code, last, failed = ended.result()
-        print(f"lab: {lane.name} ended with {code}: {last}")
-        for line in failed:
-            say(f"{lane.name}: {line}")
+        code, last = ended.result()
+        say(f"{lane.name} ended with {code}: {last}")
         worst = max(worst, abs(code) if code != NOTHING_RAN else 0)
         if lane.results.exists():
             files[lane.cell.name].append(lane.results)

@@ -156,6 +156,11 @@ def held(dom0: Dom0, sbdf: str) -> list[tuple[int, int, str]]:
     return sorted((int(m["start"], 16), m["size"], m["by"]) for m in listed if m["sbdf"] == sbdf)
 
 
+def driver_of(dom0: Dom0, sbdf: str) -> str:
+    """Give the name of a function's driver, empty if it has none."""
+    return dom0.run(f"basename $(readlink /sys/bus/pci/devices/{sbdf}/driver) || true").stdout.strip()
+
+
 def main_pid(dom0: Dom0) -> int:
     return int(dom0.run("systemctl show pcipt -p MainPID --value").stdout)
 

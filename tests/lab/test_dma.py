@@ -14,9 +14,9 @@ from . import inside
 from .dma import OWNER, REGION, WITNESS, Dma
 from .hardware import PART
 from .machine import Dom0
-from .steps import PATIENCE, Steps, answer, await_event, now, resync, wait_answer, wait_healthy
+from .steps import PATIENCE, Steps, answer, await_event, driver_of, now, resync, wait_answer, wait_healthy
 from .test_lab_smoke import known_to_xen
-from .test_passthrough import driver, release
+from .test_passthrough import release
 from .test_untrapped import setpci
 from .witness import mapped
 
@@ -36,7 +36,7 @@ def toolstack(installed: Dom0) -> Dom0:
 def lab(toolstack: Dom0) -> Iterator[Dom0]:
     """Give a machine with a toolstack; afterwards the DMA device is dom0's again."""
     yield toolstack
-    if driver(toolstack, OWNER) == "pciback":
+    if driver_of(toolstack, OWNER) == "pciback":
         toolstack.run(f"xl pci-assignable-remove {OWNER}")
     wait_forgotten(toolstack)
 

@@ -11,8 +11,8 @@ import pytest
 
 from .dma import BUFFER, OWNER, REGION, TO_MEMORY, WITNESS, Dma, edu_transfer
 from .machine import Dom0
-from .steps import await_event, findings, now, settings, wait_answer, wait_healthy
-from .test_passthrough import driver, release
+from .steps import await_event, driver_of, findings, now, settings, wait_answer, wait_healthy
+from .test_passthrough import release
 from .witness import mapped
 
 PLACE = "00_0a.0"
@@ -30,7 +30,7 @@ def pvh(installed: Dom0) -> Iterator[Dom0]:
         pytest.skip("a PV dom0's devices reach all memory but Xen's own: nothing is refused")
     installed.run("/etc/init.d/xen start || true; modprobe xen-pciback", timeout=180)
     yield installed
-    if driver(installed, OWNER) == "pciback":
+    if driver_of(installed, OWNER) == "pciback":
         installed.run(f"pcipt reclaim {OWNER}")
     installed.run("pcipt resync")  # the finding ends with a comparison of everything
     wait_healthy(installed)

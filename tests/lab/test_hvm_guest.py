@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from .machine import Dom0
-from .steps import PATIENCE, ask, wait_answer, wait_healthy
+from .steps import PATIENCE, ask, driver_of, wait_answer, wait_healthy
 from .test_igb import HERE, ROUTER, answers, interface
 from .test_lab_smoke import known_to_xen
-from .test_passthrough import IN, NIC, OUT, assert_regions, driver, release
+from .test_passthrough import IN, NIC, OUT, assert_regions, release
 
 SCRIPT = Path(__file__).with_name("guest_image.sh")
 CONSOLE = "/root/hvm/console"
@@ -26,7 +26,7 @@ def test_a_guest_uses_it_and_gives_it_back(installed: Dom0) -> None:
     if dom0.mode != "pvh":
         pytest.skip("a PV dom0 gives its devices to PV guests: test_passthrough")
     dom0.run("/etc/init.d/xen start || true; modprobe xen-pciback", timeout=180)
-    before = driver(dom0, NIC)
+    before = driver_of(dom0, NIC)
     (verdict,) = ask(dom0, f"check --guest hvm {NIC}")["functions"]
     assert verdict["verdict"] in ("ok", "warn")
     relaxed = ",rdm_policy=relaxed" if verdict["rdm_policy"] == "relaxed" else ""
@@ -49,7 +49,7 @@ def test_a_guest_uses_it_and_gives_it_back(installed: Dom0) -> None:
         dom0.run("xl destroy pcipt-guest", timeout=180, check=False)
     wait_answer(dom0, "any(each['owner'] == 'quarantine' for each in it['given_away'])", timeout=PATIENCE)
     dom0.run(f"pcipt reclaim {NIC}")
-    assert driver(dom0, NIC) == before
+    assert driver_of(dom0, NIC) == before
     assert known_to_xen(dom0)[NIC] == "d0"
     assert_regions(dom0, IN, IN, IN)
     assert answers(dom0, interface(dom0, NIC))

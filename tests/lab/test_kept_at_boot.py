@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 
 from .cell import Cell, Extra
-from .conftest import platform_of
+from .conftest import output_of, platform_of, prepared_of
 from .errors import LabError
 from .hardware import PARTS, SHIFTING, TWINS
 from .image import Image, ensure_image, find_tool
 from .install import install
 from .machine import Dom0
 from .prepared import payload_in
-from .steps import findings, wait_answers
+from .steps import driver_of, findings, wait_answers
 from .test_igb import answers
 
 PORTS = {"first": "00_0d.0", "second": "00_0e.0"}
@@ -72,8 +72,6 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if config.getoption("--hardware") != "twins":
         pytest.skip("this machine has no two equal NICs (--hardware twins)")
     folder = tmp_path_factory.mktemp("host")
-    prepared = config.getoption("--lab-prepared", default=None)
-    output = config.getoption("--lab-output", default=None) or config.rootpath / "build" / "lab"
     platform = platform_of(config)
     image = ensure_image(platform.suite)
     disk = folder / "root.img"
@@ -81,8 +79,8 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     before = Host(
         Cell(platform, "pv"),
         Image(image.directory, installed=disk, kept=True),
-        payload_in(Path(prepared) if prepared else folder, with_package=True),
-        Path(output),
+        payload_in(prepared_of(config) or folder, with_package=True),
+        output_of(config),
     )
     with before.boot("twins") as dom0:
         install(dom0)
@@ -97,12 +95,8 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
     if not booted.exists() or booted.stat().st_size == 0:
         raise LabError(f"{made} cannot be read from {disk}: {done.stderr.strip()}")
-    shutil.copy(booted, Path(output) / "initrd")
+    shutil.copy(booted, before.output / "initrd")
     return Host(before.cell, Image(image.directory, disk, booted, kept=True), before.payload, before.output)
-
-
-def driver(dom0: Dom0, sbdf: str) -> str:
-    return dom0.run(f"basename $(readlink /sys/bus/pci/devices/{sbdf}/driver) || true").stdout.strip()
 
 
 def probed(dom0: Dom0, sbdf: str) -> bool:
@@ -136,7 +130,7 @@ def test_the_device_is_kept_at_its_new_address(host: Host) -> None:
         assert dom0.run("cat /run/pcipt.caught").stdout.split() == [second]
         assert assignable(dom0) == [second]
         assert not probed(dom0, second)
-        assert (driver(dom0, second), driver(dom0, first)) == ("pciback", "e1000e")
+        assert (driver_of(dom0, second), driver_of(dom0, first)) == ("pciback", "e1000e")
         net = dom0.run(f"ls /sys/bus/pci/devices/{first}/net").stdout.strip()
         assert TWINS[0] in dom0.run(f"cat /sys/class/net/{net}/address").stdout
         assert answers(dom0, net)

@@ -6,7 +6,7 @@ import pytest
 
 from .hardware import OTHER, PART
 from .machine import Dom0
-from .steps import answer
+from .steps import answer, driver_of
 
 NIC = PART["nic"].sbdf
 
@@ -36,7 +36,6 @@ def test_release_is_refused_with_the_reason_and_changes_nothing(bare: Dom0) -> N
     print(done.stderr)
     assert done.rc == 1
     assert "IOMMU" in done.stderr
-    driver = bare.run(f"basename $(readlink /sys/bus/pci/devices/{NIC}/driver)").stdout.strip()
-    assert driver == "e1000e"
+    assert driver_of(bare, NIC) == "e1000e"
     checked = bare.run(f"pcipt check {NIC} --json", check=False).json()
     assert checked["functions"][0]["verdict"] == "refuse"

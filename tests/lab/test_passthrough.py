@@ -20,6 +20,7 @@ from .steps import (
     answer,
     ask,
     await_event,
+    driver_of,
     now,
     plug,
     restart,
@@ -55,7 +56,7 @@ def lab(toolstack: Dom0) -> Iterator[Dom0]:
     """Give a machine with a toolstack; afterwards all functions are dom0's."""
     yield toolstack
     for sbdf in (NIC, TESTDEV):
-        if driver(toolstack, sbdf) == "pciback":
+        if driver_of(toolstack, sbdf) == "pciback":
             toolstack.run(f"xl pci-assignable-remove -r {sbdf}")
     wait_healthy(toolstack)
 
@@ -71,10 +72,6 @@ def release(dom0: Dom0, arguments: str) -> Result:
     """Release a function; a PVH dom0 of this Xen and Linux has to be forced (`pcipt host` says why)."""
     can = dom0.run("pcipt host --json", check=False).json()["verdict"] != "refuse"
     return dom0.run(f"pcipt release {'' if can else '--force '}{arguments}")
-
-
-def driver(dom0: Dom0, sbdf: str) -> str:
-    return dom0.run(f"basename $(readlink /sys/bus/pci/devices/{sbdf}/driver) || true").stdout.strip()
 
 
 def regions(dom0: Dom0) -> tuple[bool, ...]:
@@ -169,10 +166,10 @@ def test_a_pvh_dom0_is_told_what_it_cannot_do(pvh: Dom0) -> None:
 
 def test_release_and_reclaim(lab: Dom0) -> None:
     """A shared region follows the last of its devices."""
-    before, mark = driver(lab, NIC), lab.mark()
+    before, mark = driver_of(lab, NIC), lab.mark()
     told = release(lab, f"--json {NIC}").json()
     assert [function["owner"] for function in told["functions"]] == ["quarantine"]
-    assert driver(lab, NIC) == "pciback"
+    assert driver_of(lab, NIC) == "pciback"
     assert_regions(lab, OUT, IN, IN)
     if in_the_map(lab):
         assert states(lab)[ALONE] == "withdrawn"
@@ -184,7 +181,7 @@ def test_release_and_reclaim(lab: Dom0) -> None:
     assert owners == {NIC: "quarantine", TESTDEV: "quarantine"}
     assert_regions(lab, OUT, OUT, OUT)
     lab.run(f"pcipt reclaim {NIC}")
-    assert driver(lab, NIC) == before
+    assert driver_of(lab, NIC) == before
     assert_regions(lab, IN, IN, OUT)
     if in_the_map(lab):
         calls = [(call.verb, call.gfn) for call in map_calls(lab, mark)]

@@ -12,7 +12,7 @@ import pytest
 
 from .hardware import HOT, HOT_PATH
 from .machine import Dom0
-from .steps import findings, settings, unplug, wait_answer, wait_healthy
+from .steps import driver_of, findings, settings, unplug, wait_answer, wait_healthy
 
 PORT = HOT_PATH.partition("-")[0]
 NAME = "policed"
@@ -30,10 +30,6 @@ def policed(installed: Dom0) -> Iterator[Dom0]:
     if NAME in {part["name"] for part in installed.qmp("qom-list", path="/machine/peripheral")}:
         unplug(installed, NAME)
     wait_healthy(installed)
-
-
-def driver(dom0: Dom0) -> str:
-    return dom0.run(f"basename $(readlink /sys/bus/pci/devices/{HOT}/driver) || true").stdout.strip()
 
 
 def probed(dom0: Dom0, mark: str) -> bool:
@@ -55,14 +51,14 @@ def test_what_appears_below_a_policed_port_waits_until_it_is_admitted(policed: D
         dom0.qmp("device_add", driver="e1000e", id=NAME, bus="rp1")
         wait_answer(dom0, WAITS)
         assert probed(dom0, mark) is (first == "e1000e")
-        assert driver(dom0) == "pciback"
+        assert driver_of(dom0, HOT) == "pciback"
         assert HOT in dom0.run("xl pci-assignable-list").stdout
         assert "pcipt admit" in findings(dom0, HOT)["waits-for-admit"]
         dom0.run(f"echo {admitted} > /dev/kmsg")
         dom0.run(f"pcipt admit {HOT}")
         wait_answer(dom0, OVER)
         dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
-        assert driver(dom0) == "e1000e"
+        assert driver_of(dom0, HOT) == "e1000e"
         assert probed(dom0, admitted)
         assert HOT not in dom0.run("xl pci-assignable-list").stdout
         unplug(dom0, NAME)

@@ -11,9 +11,9 @@ import pytest
 from . import inside
 from .hardware import PART
 from .machine import Dom0, Mark
-from .steps import restart, settings, wait_healthy
+from .steps import driver_of, restart, settings, wait_healthy
 from .test_lab_smoke import known_to_xen
-from .test_passthrough import driver, release
+from .test_passthrough import release
 from .witness import map_calls
 
 TESTDEV, WIDE = PART["testdev"].sbdf, PART["wide"].sbdf
@@ -32,7 +32,7 @@ def seized(installed: Dom0) -> Iterator[Dom0]:
     for file in ("new_slot", "bind"):
         dom0.run(f"echo {TESTDEV} > {PCIBACK}/{file}")
     yield dom0
-    if driver(dom0, TESTDEV) == "pciback":
+    if driver_of(dom0, TESTDEV) == "pciback":
         for file in ("unbind", "remove_slot"):
             dom0.run(f"echo {TESTDEV} > {PCIBACK}/{file}")
     wait_healthy(dom0)
@@ -67,7 +67,7 @@ def test_hidden_at_boot_with_a_region(installed: Dom0) -> None:
     dom0.run("/etc/init.d/xen start || true", timeout=180)
     dom0.run("systemctl stop pcipt; rmmod xen-pciback 2>/dev/null || true")
     dom0.run(f"modprobe xen-pciback 'hide=({TESTDEV})'")
-    assert driver(dom0, TESTDEV) == "pciback"
+    assert driver_of(dom0, TESTDEV) == "pciback"
     mark = dom0.mark()
     restart(dom0)
     wait_healthy(dom0)

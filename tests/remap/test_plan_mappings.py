@@ -115,7 +115,7 @@ def test_planning_again_after_performing_gives_nothing(desired, held, expected):
 REASONS = [
     (gone(PLACE, S("01:00.0")), UnmapMmio, "has left the machine"),
     (wants((0, NEW, 4)), UnmapMmio, "BAR 0 is now at 0xe1000000"),
-    (wants((1, NEW, 4)), UnmapMmio, "BAR 0 does not decode now"),
+    (wants((1, NEW, 4)), UnmapMmio, "BAR 0 decodes nothing now"),
     (wants((0, NEW, 4)), MapMmio, "BAR 0 decodes here, and Xen does not handle it"),
     (wants((6, NEW, 4)), MapMmio, "ROM decodes here"),
 ]

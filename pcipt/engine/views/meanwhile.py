@@ -19,7 +19,7 @@ from pcipt.engine.views.views import Views
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.pci import Frames, Sbdf, frames_from_range
-from pcipt.pci.notation.kernel_log import Arrival, LogReading, arrivals_from
+from pcipt.pci.notation.kernel_log import Arrival, LogReading
 from pcipt.remap.bar_ranges import decoding_range
 from pcipt.remap.desired import Desired
 from pcipt.remap.intervals import without
@@ -140,7 +140,7 @@ def _visits(views: Views, log: LogReading) -> Iterator[Arrival]:
     Source: linux drivers/platform/x86/p2sb.c (p2sb_scan_and_cache).
     """
     line, buses = views.memory.ledger.roster.line, _buses_below_bridges(views)
-    for sbdf, arrivals in arrivals_from(log.lines).items():
+    for sbdf, arrivals in log.arrivals.items():
         below = (sbdf.segment, sbdf.bus) in buses
         for arrival in arrivals[:-1] if sbdf in views.machine.functions else arrivals:
             fresh = line is None or arrival.last > line

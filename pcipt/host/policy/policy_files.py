@@ -80,7 +80,7 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
         other = next((held[where] for where in places_of(entry) if where in held), None)
         if other is not None:
             raise StateError(f"an entry for {entry.path} is already in {other.source}{also(entry, other)}")
-    _ports(directory)  # nothing is written if the list cannot be
+    _ports(directory)  # nothing is added if the list cannot be written
     os.makedirs(os.path.join(directory, ENTRIES), mode=0o755, exist_ok=True)
     written = []
     for entry in entries:
@@ -110,7 +110,7 @@ def remove_entry(entry: Entry, directory: str = DIRECTORY) -> None:
     Raises: StateError if the table does not stand in a form that can be taken out: the user edits the file;
             OSError if removing or writing fails.
     """
-    _ports(directory)  # as above
+    _ports(directory)  # nothing is removed if the list cannot be written
     path = entry.source
     number = entries_in(read_document(path), path).index(entry)
     left = without_table(read_regular(path, SIZE_LIMIT).decode(), number)

@@ -10,8 +10,9 @@ Source: linux drivers/pci/probe.c (pci_setup_device, __pci_read_base), drivers/p
         (pci_assign_resource, pci_reassign_resource, pci_enable_resources), lib/vsprintf.c (resource_string).
 """
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
@@ -38,7 +39,7 @@ class LogLine:
     text: str
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class LogReading:
     """Lines of the kernel's log about PCI functions, and how far the log was read.
 
@@ -51,6 +52,11 @@ class LogReading:
     first: int | None = None
     last: int | None = None
     uevents: int | None = None
+
+    @functools.cached_property
+    def arrivals(self) -> Mapping[Sbdf, list["Arrival"]]:
+        """The arrivals that the lines tell of, by address; see `arrivals_from`."""
+        return arrivals_from(self.lines)
 
 
 @attrs.frozen

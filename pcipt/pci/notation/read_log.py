@@ -1,11 +1,12 @@
-"""Reads the kernel's log, and keeps what it has told of BARs: nothing else shows the sizes of the BARs of a
-function that came and left before it was read.
+"""Reads the kernel's log, and keeps the BAR sizes that the log tells.
+
+Nothing else shows the sizes of a function that came and left before pcipt read it.
 """
 
 from collections.abc import Callable, Mapping
 
 from pcipt.pci.address import Sbdf
-from pcipt.pci.notation.kernel_log import LogReading, arrivals_from
+from pcipt.pci.notation.kernel_log import LogReading
 
 MOST = 128  # addresses of functions; each has at most LONGEST ranges
 LONGEST = 24
@@ -21,10 +22,11 @@ class ReadLog:
     def read(self) -> LogReading | None:
         """Return the lines that are new since the last call; None if this host has no log."""
         log = self._read()
-        for sbdf, arrivals in arrivals_from(log.lines).items() if log is not None else ():
+        for sbdf, arrivals in log.arrivals.items() if log is not None else ():
             told = self._sizes.pop(sbdf, {})
-            for bar, span in (each for arrival in arrivals for each in sorted(arrival.bars, key=str)):
-                told[bar, int(span.start)] = max(span.size, told.pop((bar, int(span.start)), 0))
+            for arrival in arrivals:
+                for bar, span in sorted(arrival.bars, key=lambda each: (each[0], each[1].start)):
+                    told[bar, int(span.start)] = max(span.size, told.pop((bar, int(span.start)), 0))
             self._sizes[sbdf] = dict([*told.items()][-LONGEST:])
         for oldest in [*self._sizes][:-MOST]:
             del self._sizes[oldest]

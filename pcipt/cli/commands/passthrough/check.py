@@ -91,9 +91,10 @@ def run(args: argparse.Namespace) -> int:
     if chosen:
         evidence = evidence.leaving(chosen)
     reports = check_functions(chosen if single else evidence.machine.functions, evidence)
-    snippets = make_snippets(reports, together=single)
     told: list[str] = []
-    if guest is not None:
+    if guest is None:
+        snippets = make_snippets(reports, together=single)
+    else:
         wrong = against_policy(args, args.xl)
         told = [*complaints(guest), *wrong]
         snippets = make_snippets(in_line(guest, reports), together=True)
