@@ -1,6 +1,8 @@
-"""Read the lines by which other tools name functions: the kernel's command line, xl's configuration files.
+"""Read the lines by which other tools name functions: the kernel's command line, files of modprobe and of xl.
 
-Source: xendomains(8): each file in /etc/xen/auto is a guest that is started at boot.
+Sources: xendomains(8): each file in /etc/xen/auto is a guest that is started at boot; modprobe.d(5): of files
+         with one name, the file in the first directory counts; kmod libkmod/libkmod-config.c
+         (kmod_config_new: options on the kernel's command line come last).
 """
 
 import os
@@ -9,12 +11,13 @@ import re
 from pcipt.errors import InputError, MalformedError
 from pcipt.host.regular_file import read_regular
 from pcipt.host.tree import reason
-from pcipt.pci.notation.hidden import PCIBACK, QUBES, Named, hidden_by
+from pcipt.pci.notation.hidden import PCIBACK, QUBES, Named, hidden_by, hidden_by_module
 from pcipt.pci.notation.xl_guest import parse_xl_guest
 from pcipt.pci.policy.snippets import For
 from pcipt.pci.policy.written import Written
 
 COMMAND_LINE = "proc/cmdline"
+MODPROBE = ("etc", "run", "usr/local/lib", "usr/lib", "lib")  # in this order
 GUESTS, AUTO, ENDING = "etc/xen", "etc/xen/auto", ".cfg"
 MOST = 1024  # files
 LIMIT = 256 * 1024
@@ -24,9 +27,10 @@ _TOOLS = {PCIBACK: For.KERNEL, QUBES: For.QUBES}
 
 
 def read_lines(root: str = "/") -> tuple[Written, ...]:
-    """Return the lines that name functions on the machine below `root`: the kernel's first, then the files'.
+    """Return the lines that name functions on the machine below `root`: kernel, modprobe, guests.
 
-    A file without `pci` is left out. Raises nothing: a file that cannot be read is a line with a `fault`.
+    A file without such a line is left out. Raises nothing: a guest's file that cannot be read is a line with
+    a `fault`.
     """
     return (*_of_kernel(root), *(line for path in _files(root) for line in lines_of_guest(path)))
 
@@ -40,13 +44,44 @@ def read_guest(path: str) -> str:
 
 
 def _of_kernel(root: str) -> list[Written]:
-    """Return the options of the kernel's command line; nothing if it cannot be read."""
-    try:
-        text = read_regular(os.path.join(root, COMMAND_LINE), LIMIT).decode("utf-8", "replace")
-    except (OSError, InputError):
-        return []
+    """Return the options of the kernel's command line; without xen-pciback's there, that of modprobe."""
+    options = hidden_by(_text(os.path.join(root, COMMAND_LINE)))
     where = "{} on the kernel's command line"
-    return [Written(_TOOLS[option], where.format(option), items) for option, items in hidden_by(text).items()]
+    found = [Written(_TOOLS[option], where.format(option), items) for option, items in options.items()]
+    return found if PCIBACK in options else [*found, *_of_modprobe(root)]
+
+
+def _of_modprobe(root: str) -> list[Written]:
+    """Return the line `options xen-pciback hide=` that counts: the last one of modprobe's files, by name."""
+    files: dict[str, str] = {}
+    for directory in MODPROBE:
+        place = os.path.join(root, directory, "modprobe.d")
+        for name in _names(place):
+            if name.endswith(".conf"):
+                files.setdefault(name, os.path.join(place, name))
+    found = []
+    for _, path in sorted(files.items())[:MOST]:
+        hidden = hidden_by_module(_text(path))
+        if hidden is not None:
+            line, items = hidden
+            found = [Written(For.MODPROBE, f"{path}, line {line},", items)]
+    return found
+
+
+def _text(path: str) -> str:
+    """Return the text of a file; empty if it cannot be read."""
+    try:
+        return read_regular(path, LIMIT).decode("utf-8", "replace")
+    except (OSError, InputError):
+        return ""
+
+
+def _names(directory: str) -> list[str]:
+    """Return the names in a directory, sorted; an empty list if it cannot be read."""
+    try:
+        return sorted(os.listdir(directory))[:MOST]
+    except OSError:
+        return []
 
 
 def _files(root: str) -> list[str]:
@@ -54,11 +89,7 @@ def _files(root: str) -> list[str]:
     found: dict[str, str] = {}
     for directory, ending in ((GUESTS, ENDING), (AUTO, "")):
         place = os.path.join(root, directory)
-        try:
-            names = sorted(os.listdir(place))
-        except OSError:
-            continue  # not there
-        for name in names[:MOST]:
+        for name in _names(place):
             path = os.path.join(place, name)
             if name.endswith(ending) and name[0] != "." and os.path.isfile(path):
                 found.setdefault(os.path.realpath(path), path)

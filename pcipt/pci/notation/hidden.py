@@ -1,7 +1,8 @@
-"""Read from the kernel's command line which functions are to be hidden from dom0's drivers.
+"""Read which functions the kernel's command line, or a file of modprobe, hides from dom0's drivers.
 
 Sources: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init, pcistub_device_id_add); kernel/params.c
          (parse_args: quotes, "-" and "_" are alike in names, the last value holds, a text needs "=");
+         modprobe.d(5) (a backslash at the end of a line joins the next line to it);
          Qubes OS, qubes-core-admin-linux dracut/modules.d/90qubes-pciback/qubes-pciback.sh.
 """
 
@@ -18,6 +19,7 @@ _ITEM = re.compile(
     rf"\s*\((?:{_HEX}:)?{_HEX}:(?:{_HEX}\.(?:{_HEX}|\*)|\*\.\*)\)\s*", re.ASCII | re.IGNORECASE
 )
 _PLAIN = re.compile(r"([0-9a-f]{2}):([01][0-9a-f])\.([0-7])", re.ASCII)  # segment 0 is meant
+_MODULE = "xen_pciback"
 _NOTHING = "nothing"  # no value, not even an empty one
 _LIMITS = (0xFFFF, LIMITS["bus"], LIMITS["device"], LIMITS["function"])
 
@@ -60,6 +62,26 @@ def hidden_by(line: str) -> dict[str, tuple[Named, ...]]:
                 values[option] = value if equals or option == QUBES else _NOTHING
     read = {PCIBACK: _of_pciback, QUBES: _of_qubes}
     return {option: read[option](value) for option, value in values.items() if value}
+
+
+def hidden_by_module(text: str) -> tuple[int, tuple[Named, ...]] | None:
+    """Return the items of hide= in a file of modprobe.d, with the number of their line; None without items.
+
+    The line is `options xen-pciback hide=(…)(…)`. If there are several, the last counts.
+    """
+    found, joined, start = None, "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        joined += line.removesuffix("\\")
+        if line.endswith("\\"):
+            continue
+        command, *words = _WORD.findall(joined) or [""]
+        if command == "options" and words and words[0].replace("-", "_") == _MODULE:
+            for word in words[1:]:
+                key, equals, value = word.replace('"', "").partition("=")
+                if key == "hide":
+                    found = start, value if equals else _NOTHING
+        joined, start = "", number + 1
+    return (found[0], _of_pciback(found[1])) if found is not None and found[1] else None
 
 
 def _of_pciback(value: str) -> tuple[Named, ...]:

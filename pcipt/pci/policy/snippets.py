@@ -20,6 +20,7 @@ class For(enum.Enum):
 
     XL = "xl"
     KERNEL = "kernel"
+    MODPROBE = "modprobe"
     QUBES = "qubes"
     XAPI = "xapi"
 
@@ -60,7 +61,7 @@ def _by_guest(found: Kept) -> dict[str, list[Sbdf]]:
 
 
 def line_of(tool: For, items: Iterable[str]) -> str:
-    """Return the one line that names `items` for xl, the kernel or Qubes OS; for xapi there is none.
+    """Return the one line that names `items` for a tool; for xapi there is no such line.
 
     An item is an address with its segment, and what the tool's own notation has around or behind it.
     """
@@ -69,7 +70,7 @@ def line_of(tool: For, items: Iterable[str]) -> str:
 
 def item_of(tool: For, sbdf: Sbdf, options: str = "") -> str:
     """Return one item of such a line. `options` follow the address, as xl has them."""
-    if tool is For.KERNEL:
+    if tool in (For.KERNEL, For.MODPROBE):
         return f"({sbdf})"
     return str(sbdf).removeprefix("0000:") if tool is For.QUBES else f"{sbdf}{options}"
 
@@ -119,5 +120,6 @@ _WRITERS = {For.KERNEL: _kernel, For.QUBES: _qubes, For.XAPI: _xapi}
 _LINES: Mapping[For, Callable[[list[str]], str]] = {
     For.XL: lambda items: "pci = [ " + ", ".join(f'"{item}"' for item in items) + " ]",
     For.KERNEL: lambda items: f"{PCIBACK}={''.join(items)}",
+    For.MODPROBE: lambda items: f"options xen-pciback hide={''.join(items)}",
     For.QUBES: lambda items: f"{QUBES}={','.join(items)}",
 }

@@ -20,17 +20,20 @@ from pcipt.pci.policy.snippets import For, can_name, item_of, line_of
 MALFORMED, ABSENT, STALE = "line-malformed", "line-absent", "line-stale"
 CODES = (MALFORMED, ABSENT, STALE)
 _ANY_GUEST = ""
+_NO_PCIBACK = (
+    "xen-pciback refuses the whole option and does not start. So no device is hidden, and xl can give no "
+    "device to a guest"
+)
 
 _REFUSED = {
-    For.KERNEL: (
-        "xen-pciback refuses the whole option and does not start. So no device is hidden, and xl can give "
-        "no device to a guest"
-    ),
+    For.KERNEL: _NO_PCIBACK,
+    For.MODPROBE: _NO_PCIBACK,
     For.QUBES: "the hook of Qubes OS stops the boot",
     For.XL: "xl refuses the whole file and does not start the guest",
 }
 _NOTHING = {
     For.KERNEL: "the address hides nothing",
+    For.MODPROBE: "the address hides nothing",
     For.QUBES: "the hook of Qubes OS stops the boot",
     For.XL: "xl does not start the guest",
 }
@@ -38,7 +41,7 @@ _NOTHING = {
 
 @attrs.frozen
 class Written:
-    """One line of another tool. `tool` is XL, KERNEL or QUBES.
+    """One line of another tool. `tool` is XL, KERNEL, MODPROBE or QUBES.
 
     `where` says where it stands, in words. `items` are the addresses in it. `guest` is the guest of a file of
     xl. `fault` says why nothing can be read of it, or is empty. `effect` says what the tool does then; if it

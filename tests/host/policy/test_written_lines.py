@@ -34,6 +34,27 @@ def test_the_kernel_and_the_files_in_their_order(root):
     assert found[2].items[0].options == "@5"
 
 
+MODPROBE = "options xen-pciback hide=({})\n"
+
+
+def test_the_option_in_the_files_of_modprobe_that_counts(root):
+    """Files are read by name; of two with one name, /etc has the one that counts."""
+    for place in ("etc", "usr/lib", "run"):
+        (root / place / "modprobe.d").mkdir(parents=True)
+    (root / "etc/modprobe.d/b.conf").write_text("# ours\n" + MODPROBE.format("03:00.0"))
+    (root / "usr/lib/modprobe.d/b.conf").write_text(MODPROBE.format("04:00.0"))
+    (root / "run/modprobe.d/a.conf").write_text(MODPROBE.format("05:00.0"))
+    (root / "etc/modprobe.d/c.conf.old").write_text(MODPROBE.format("06:00.0"))
+    (root / "etc/modprobe.d/z.conf").write_text("options xen-pciback passthrough=1\n")
+    (told,) = read_lines(str(root))
+    assert (told.tool, told.where) == (For.MODPROBE, f"{root}/etc/modprobe.d/b.conf, line 2,")
+    (wrong,) = wrong_lines([told], (), {})
+    assert (wrong.code, wrong.line) == ("line-absent", "")
+    assert "(03:00.0): no function is at this address, and the address hides nothing" in wrong.text
+    (root / "proc/cmdline").write_text("ro xen-pciback.hide=(07:00.0)\n")  # it comes after modprobe's files
+    assert [each.tool for each in read_lines(str(root))] == [For.KERNEL]
+
+
 def test_a_link_in_auto_is_the_file_that_it_names(root):
     (root / "etc/xen/web.cfg").write_text('pci = [ "03:00.0" ]\n')
     (root / "etc/xen/auto/web.cfg").symlink_to("../web.cfg")

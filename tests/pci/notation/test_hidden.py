@@ -3,7 +3,7 @@
 import pytest
 
 from pcipt.pci import Sbdf, SlotFilter
-from pcipt.pci.notation.hidden import PCIBACK, QUBES, Named, hidden_by
+from pcipt.pci.notation.hidden import PCIBACK, QUBES, Named, hidden_by, hidden_by_module
 
 F = SlotFilter(0, 3, 0, 0)
 LINES = [
@@ -39,6 +39,29 @@ LINES = [
 def test_a_line(line, items):
     found = hidden_by(line)
     assert {option: [(each.text, each.slot) for each in named] for option, named in found.items()} == items
+
+
+FILES = [
+    # a file of modprobe.d; line and items
+    ("options xen-pciback hide=(03:00.0)\n", (1, [("(03:00.0)", F)])),
+    ("# a NIC\n\n options  xen_pciback passthrough=1 hide=(03:00.0)\n", (3, [("(03:00.0)", F)])),
+    ('options xen-pciback hide="(03:00.0) (03:00.0)"', (1, [("(03:00.0)", F), ("(03:00.0)", F)])),
+    ("options xen-pciback \\\n  hide=(03:00.0)\n", (1, [("(03:00.0)", F)])),
+    ("options xen-pciback hide=(4:0.0)\noptions xen-pciback hide=(03:00.0)\n", (2, [("(03:00.0)", F)])),
+    ("options xen-pciback hide=03:00.0\n", (1, [("03:00.0", None)])),
+    ("options xen-pciback hide\n", (1, [("nothing", None)])),
+    ("options xen-pciback hide=(03:00.0)\noptions xen-pciback hide=\n", None),  # the last one is empty
+    ("#options xen-pciback hide=(03:00.0)\n", None),
+    ("options vfio-pci ids=8086:10d3 hide=(03:00.0)\n", None),
+    ("softdep e1000e pre: xen-pciback\noptions\n", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), FILES)
+def test_a_file_of_modprobe(text, expected):
+    found = hidden_by_module(text)
+    assert (found and (found[0], [(each.text, each.slot) for each in found[1]])) == expected
 
 
 def test_which_functions_an_item_names():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pcipt import values as attrs
 from pcipt.pci import Ids, PciPath, Sbdf
 from pcipt.pci.notation.hidden import Named, hidden_by
 from pcipt.pci.notation.xl_guest import parse_device
@@ -30,6 +31,10 @@ def kernel(value):
     return Written(For.KERNEL, "xen-pciback.hide", items)
 
 
+def modprobe(value):
+    return attrs.evolve(kernel(value), tool=For.MODPROBE)
+
+
 def qubes(value):
     ((_, items),) = hidden_by(f"rd.qubes.hide_pci={value}").items()
     return Written(For.QUBES, "rd.qubes.hide_pci", items)
@@ -42,6 +47,7 @@ def xl(guest, *texts):
 
 
 K, Q, X = "xen-pciback.hide=", "rd.qubes.hide_pci=", "pci = [ {} ]"
+M = "options xen-pciback hide="
 CASES = [
     # policy, machine, line; (code, words, the right line) of each wrong item
     ([], BOTH, kernel("(03:00.0)"), []),
@@ -57,6 +63,7 @@ CASES = [
     ([WEB, FAR], WIDE, qubes("05:00.0"), [(STALE, "not", f"{Q}03:00.0")]),
     # the bus has shifted: the address is that of the disk
     ([WEB], SHIFTED, kernel("(0000:03:00.0)"), [(STALE, "144d:a808", f"{K}(0000:04:00.0)")]),
+    ([WEB], SHIFTED, modprobe("(03:00.0)"), [(STALE, "does not keep", f"{M}(0000:04:00.0)")]),
     ([WEB], SHIFTED, qubes("03:00.0"), [(STALE, "does not keep", f"{Q}04:00.0")]),
     (
         [WEB], SHIFTED, xl("web", "03:00.0@5,permissive=1"),
@@ -78,6 +85,7 @@ CASES = [
     ([], BOTH, xl("web", "09:00.0"), [(ABSENT, "xl does not start the guest; delete the", "")]),
     ([], BOTH, qubes("09:00.0"), [(ABSENT, "stops the boot", "")]),
     # malformed
+    ([WEB], BOTH, modprobe("03:00.0"), [(MALFORMED, "no device is hidden", f"{M}(0000:03:00.0)")]),
     ([WEB], BOTH, kernel("03:00.0"), [(MALFORMED, "no device is hidden", f"{K}(0000:03:00.0)")]),
     ([], BOTH, kernel("(03:00.0)x"), [(MALFORMED, "does not start", f"{K}(03:00.0)")]),
     ([WEB], BOTH, qubes("0000:03:00.0"), [(MALFORMED, "stops the boot", f"{Q}03:00.0")]),

@@ -2,9 +2,9 @@
 
 If a function is wrong, the output shows the expected and the present identity, and what helps. The command
 also checks whether the list for the initramfs is up to date, what an old initramfs has kept, and whether the
-lines of other tools are right:
-xen-pciback.hide= and rd.qubes.hide_pci= on the kernel's command line, pci= in /etc/xen/*.cfg and
-/etc/xen/auto. If a line names no device or a wrong device, the output shows the right line.
+lines of other tools are right: xen-pciback.hide= and rd.qubes.hide_pci= on the kernel's command line,
+`options xen-pciback hide=` in modprobe.d, pci= in /etc/xen/*.cfg and /etc/xen/auto. If a line names no device
+or a wrong device, the output shows the right line.
 
 If a kept function has changed since the boot before this one, for example its address, the output says so
 until the next boot.

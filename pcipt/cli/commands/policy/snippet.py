@@ -37,8 +37,8 @@ _ABOUT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     tool = parser.add_mutually_exclusive_group(required=True)
-    for each in For:
-        tool.add_argument(f"--{each.value}", dest="tool", action="store_const", const=each, help=_ABOUT[each])
+    for each, about in _ABOUT.items():
+        tool.add_argument(f"--{each.value}", dest="tool", action="store_const", const=each, help=about)
     add_policy_arguments(parser)
     add_json_argument(parser)
     add_socket_argument(parser)
