@@ -138,11 +138,16 @@ def in_line(guest: XlGuest, reports: Sequence[Report]) -> tuple[Report, ...]:
 
 
 def _items(guest: XlGuest, reports: Sequence[Report]) -> Iterator[tuple[XlDevice, list[Report]]]:
-    """Yield the devices that stay in the line, with the reports on their functions."""
+    """Yield the devices that stay in the line, with the reports on their functions.
+
+    An item with a name, which only xl knows, stays. An item whose functions are absent does not.
+    """
     by_address = {report.sbdf: report for report in reports}
     for device in guest.devices:
         found = [by_address[sbdf] for sbdf in named(device, by_address)]
-        if not any(report.verdict is Verdict.REFUSE and not _only_strict(report) for report in found):
+        absent = device.slot is not None and not found
+        refused = any(report.verdict is Verdict.REFUSE and not _only_strict(report) for report in found)
+        if not absent and not refused:
             yield device, found
 
 

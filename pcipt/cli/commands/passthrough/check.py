@@ -29,7 +29,7 @@ from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import folded, on_terminal, prose_columns, wants_colour
 from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
-from pcipt.errors import printable
+from pcipt.errors import NoSuchDeviceError, printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
 from pcipt.firmware.passthrough.configured import complaints, in_line, line_for, named
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
@@ -82,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
     root = None if args.dump is not None else args.root
     evidence = gather(source, root, args.socket if live else None, args.xen)
     chosen = chosen_of(source, evidence.machine, targets)
+    told: list[str] = []
     if guest is not None:
-        chosen = _devices_of(source, guest, evidence)
+        chosen, absent = _devices_of(source, guest, evidence)
+        told = [*complaints(guest), *absent]
         evidence = attrs.evolve(evidence, xl=guest, guest=Guest(guest.kind))
     elif args.guest is not None:
         evidence = attrs.evolve(evidence, guest=Guest(args.guest))
@@ -91,12 +93,11 @@ def run(args: argparse.Namespace) -> int:
     if chosen:
         evidence = evidence.leaving(chosen)
     reports = check_functions(chosen if single else evidence.machine.functions, evidence)
-    told: list[str] = []
     if guest is None:
         snippets = make_snippets(reports, together=single)
     else:
         wrong = against_policy(args, args.xl)
-        told = [*complaints(guest), *wrong]
+        told += wrong
         snippets = make_snippets(in_line(guest, reports), together=True)
         snippets = attrs.evolve(snippets, xl=line_for(guest, reports))
         if wrong:  # they have the right line
@@ -151,19 +152,23 @@ def _guest(args: argparse.Namespace) -> XlGuest | None:
     return parse_xl_guest(read_guest(args.xl), args.xl)
 
 
-def _devices_of(source: Source, guest: XlGuest, evidence: Evidence) -> list[Sbdf]:
-    """Return the functions that a guest's file names, each once, in its order.
+def _devices_of(source: Source, guest: XlGuest, evidence: Evidence) -> tuple[list[Sbdf], list[str]]:
+    """Return the functions that a guest's file names, each once, and a complaint for each that is absent.
 
-    Raises: NoSuchDeviceError if the machine does not have one of them.
+    Raises: NoSuchDeviceError if the machine has none of them.
     """
     found: dict[Sbdf, None] = {}
+    absent: list[NoSuchDeviceError] = []
     for device in guest.devices:
         functions = named(device, evidence.machine.functions)
         if device.slot is not None and not functions:
             text = device.text.removesuffix(device.options)
-            raise no_such_device(source, text, device.slot)
+            absent.append(no_such_device(source, text, device.slot))
         found.update(dict.fromkeys(functions))
-    return list(found)
+    if absent and not found:
+        raise absent[0]
+    effect = "xl does not start the guest; correct the address in pci"
+    return list(found), [f"{each}: {effect}" for each in absent]
 
 
 def _guest_json(guest: XlGuest | None, told: list[str]) -> dict[str, object] | None:

@@ -431,6 +431,18 @@ def test_a_file_that_cannot_be_judged_is_one_line(machine, guest, text, code, wo
     assert captured.err.count("\n") == 1
 
 
+def test_a_device_that_is_absent_is_told_and_the_others_are_judged(machine, guest):
+    path = guest('type = "hvm"\npci = [ "00:14.0,rdm_policy=relaxed", "04:00.0", "05:00.*,permissive=1" ]')
+    code, answer = checked("--xl", path, "--root", machine)
+    assert code == 4
+    assert [each["sbdf"] for each in answer["functions"]] == ["0000:00:14.0"]
+    assert [each.partition(" on this machine")[0] for each in answer["guest"]["complaints"]] == [
+        "no function 04:00.0", "no function 05:00.*",
+    ]  # fmt: skip
+    assert all("xl does not start the guest" in each for each in answer["guest"]["complaints"])
+    assert answer["snippets"]["xl"] == ['pci = [ "00:14.0,rdm_policy=relaxed" ]']
+
+
 @pytest.mark.parametrize("more", [["03:00.0"], ["--guest", "hvm"]])
 def test_the_file_says_which_functions_and_which_kind(machine, guest, more, capsys):
     with pytest.raises(SystemExit) as ended:
