@@ -147,8 +147,8 @@ class Reconciler:
 
     def _restore_at_once(self, now: Round) -> Slices:
         """If REGIONS is in the round, restore the regions of functions that were unbound from xen-pciback.
-        Nothing is read or asked before: the toolstack lets Linux bind the former driver right after the
-        unbind, and its DMA would fault. If the function stays away, its message withdraws the regions again.
+        This comes before all reading and asking: the toolstack lets Linux bind the former driver right after
+        the unbind, and its DMA would fault. If the function stays away, they are withdrawn again later.
         Source: Xen tools/libs/light/libxl_pci.c (libxl__device_pci_assignable_remove).
         """
         if now.scope.regions is not None:

@@ -253,10 +253,10 @@ def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:
 
 
 def _check_bridge_directory(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]) -> RawFunction:
-    """Return `raw`. Add a finding if the directory of its parent bridge is not the directory above its own.
+    """Return `raw`, with a finding if its directory is not directly below the directory of its parent bridge.
 
-    `homes` has the directory of each function that was read, as names from the root down. If `raw` has no
-    parent bridge, or the bridge is not in `homes`, no finding is added.
+    `homes` maps each function that was read to its directory, a tuple of names from the root down. There is
+    no finding if `raw` has no parent bridge, or if `homes` does not have the bridge.
     """
     above = homes.get(raw.parent) if raw.parent is not None else None
     if above is None or above == homes[raw.sbdf][:-1]:

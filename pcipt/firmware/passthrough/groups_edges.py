@@ -158,8 +158,10 @@ def _controller_of(segment: int, evidence: Evidence) -> Sbdf | None:
 
 
 def ports(evidence: Evidence) -> Found:
-    """Yield an edge from each function to the bridge above it if, on the way to the root bus, some port does
-    not separate what is below it. Functions that have an edge by `requester_ids` have none here.
+    """Yield an edge from a function to the bridge above it if a port on the way to the root bus does not
+    separate the functions below that port.
+
+    A function below a bridge that replaces requester ids gets no edge here: `requester_ids` yields its edge.
     """
     for function in evidence.machine.functions.values():
         if function.parent is None or any(

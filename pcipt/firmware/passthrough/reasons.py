@@ -1,4 +1,4 @@
-"""The words of a verdict: how grave it is, for which kinds of guest, why, and what nobody knows."""
+"""The parts of a verdict: how grave it is, the kinds of guest, the reasons, and facts that are not known."""
 
 import enum
 from collections.abc import Iterable, Mapping

@@ -28,9 +28,9 @@ _RELOCATED = _GIB  # a 64-bit BAR above this size always goes above 4 GiB
 
 
 def requester_alias(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if the device is known to use a requester id that is not its own for its requests.
+    """Yield a WARN reason if the device is known to send DMA requests with the id of another function.
 
-    If Xen can be told of it, the reason has the option for Xen's command line.
+    If an option on Xen's command line helps, the reason has that option.
     """
     row = alias_quirk(function)
     if row is None:

@@ -1,8 +1,9 @@
-"""Check the ACPI tables of a PVH domain against every rule of the boot ABI, whatever program made them.
+"""Check the ACPI tables of a PVH domain against every rule of the boot ABI.
 
-This module checks which tables there are, their lengths and checksums, and that every pointer leads to the
-right table. `check_fadt` and `check_madt` check the two tables that differ between the domains. The functions
-yield rows: `Row` is the result of one rule, OK, WARN or ERROR.
+The tables may come from any program. This module checks which tables exist, their lengths and checksums, and
+that every pointer leads to the right table. `check_fadt` and `check_madt` check the contents of FADT and
+MADT, whose rules depend on the kind of domain. Each function yields `Row` values; a `Row` is the result of
+one rule: OK, WARN or ERROR.
 Source: ACPI 6.5 §5.2; xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c.
 """
 

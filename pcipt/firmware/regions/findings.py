@@ -110,11 +110,12 @@ RULES: tuple[tuple[str, Rule], ...] = (
 def with_findings(
     regions: Regions, memory: Sequence[MemoryEntry] | None = None, version: Version | None = None
 ) -> Regions:
-    """Return the regions, each with the findings of all rules appended to its own findings.
+    """Return the regions; the findings of all rules are appended to the findings of each region.
 
-    Call it after `with_xen`, because rules use `listed`. A region that overlaps RAM gets one more finding. A
-    region that overlaps another region gets one more finding. Overlaps with RAM are found only if `memory` is
-    given, which must come from `flatten_map`. `version` is that of Xen, None if it is not known.
+    Call `with_xen` first: the rules use `listed`, which `with_xen` sets. A region that overlaps RAM gets a
+    finding, and so does a region that overlaps another region. Overlaps with RAM are looked for only if
+    `memory` is given; `memory` must come from `flatten_map`. `version` is Xen's version, None if it is not
+    known.
     """
     overlaps = _overlaps(regions.regions)
     judged = []
@@ -146,10 +147,11 @@ def _over_ram(region: Region, version: Version | None) -> str:
 
 
 def with_fixup(regions: Regions, comes_back: Callable[[Frames], bool], *, certain: bool) -> Regions:
-    """Return the regions; those that Xen maps again when dom0 accesses them get a finding.
+    """Return the regions; a region that Xen maps again after a withdrawal gets a finding.
 
-    `comes_back` returns True for the pages of such a region. `certain` is False if it is not known whether
-    Xen's option dom0=pf-fixup is on.
+    With Xen's option dom0=pf-fixup, Xen maps pages again when dom0 accesses them. `comes_back` returns True
+    for the pages of a region for which Xen would do so. `certain` is False if nobody knows whether the
+    option is on.
     """
     how = "is on" if certain else "may be on"
     why = f"after it was withdrawn, Xen maps it again when dom0 accesses it (dom0=pf-fixup {how})"

@@ -147,8 +147,10 @@ class Words:
             self.interface = int(found[1], 16)
 
     def continues_heading(self, text: str) -> bool:
-        """Return True if `text`, the line below the heading, is a piece of it that mail broke off: it has the
-        ids, or they must be still to come because the class has a number.
+        """Return True if `text`, the line below the heading, is the rest of a heading that mail has wrapped.
+
+        That is so if the heading has no ids yet, and either `text` has ids or the heading has the number of
+        the class (lspci then shows ids as well, and they must follow).
         """
         if not self.title or self.vendor is not None or is_line_of_words(text):
             return False

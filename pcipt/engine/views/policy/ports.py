@@ -64,9 +64,10 @@ def listed_now(views: Views, function: Function) -> Listed:
 
 
 def port_of_waiting(views: Views, function: Function | None) -> PciPath | None:
-    """Return the policed port above a function that nobody has admitted; None if dom0 may have the function.
+    """Return the policed port above a function if the user has not admitted the function, else None.
 
-    Bridges are never quarantined: what is below them is.
+    None means that dom0 may have the function. It is None for bridges: only functions below a bridge are
+    quarantined.
     """
     below, ports = views.state.below, views.memory.ledger.ports
     if not below or function is None or function.is_bridge:
@@ -77,10 +78,11 @@ def port_of_waiting(views: Views, function: Function | None) -> PciPath | None:
 
 
 def plan_ports(views: Views, functions: Iterable[Sbdf]) -> Plan:
-    """Return the actions that guard the policed ports, and those that quarantine functions among `functions`.
+    """Return the actions that guard the policed ports, and the actions that quarantine `functions`.
 
-    The list of xen-pciback is read (`Host.guarded_ports`). Ports that are guarded and policed no more are
-    taken out of it. Of what is quarantined, functions come first whose drivers may be using them.
+    xen-pciback has a list of guarded ports, which this function reads (`Host.guarded_ports`). A port that is
+    in the list and is not policed any more gets an action that takes it out. Functions that have a driver
+    are quarantined first.
     """
     state, ports = views.state, views.memory.ledger.ports
     if not state.below and not ports.guarded:
