@@ -7,6 +7,8 @@ from typing import Any
 
 _MISSING: Any = object()
 _FIELDS = "__pcipt_fields__"
+_COMPILED_AFTER = 12  # objects
+_counts: dict[Any, int] = {}  # of objects, by class
 
 
 class Factory:
@@ -42,6 +44,13 @@ class _Field:
         """Take a method of the class as the default, as the decorator of attrs does."""
         self.default_value = Factory(method, takes_self=True)
         return method
+
+    def fresh_default(self) -> Any:
+        """Return the default for one object; _MISSING if there is none, or if it is made from the object."""
+        default = self.default_value
+        if not isinstance(default, Factory):
+            return default
+        return _MISSING if default.takes_self else default.make()
 
     @property
     def alias(self) -> str:
@@ -150,7 +159,14 @@ def _with_slots(cls: Any, space: dict[str, Any], names: set[str], *, weakref_slo
     space["__qualname__"] = cls.__qualname__
     made = type(cls)(cls.__name__, cls.__bases__, space)
     for value in cls.__dict__.values():
-        _name_class_anew(value, cls, made)
+        kind = value.__class__
+        if kind is FunctionType:
+            if value.__closure__ is not None:
+                _name_class_anew((value,), cls, made)
+        elif kind is property:
+            _name_class_anew((value.fget, value.fset), cls, made)
+        elif kind is classmethod or kind is staticmethod:
+            _name_class_anew((value.__func__,), cls, made)
     return made
 
 
@@ -158,7 +174,8 @@ def _own_fields(cls: Any, *, kw_only: bool) -> list[_Field]:
     """Return the fields that the class itself declares, in order."""
     found = []
     for name, kind in cls.__dict__.get("__annotations__", {}).items():  # noqa: RUF063 - it loads inspect
-        if str(kind).startswith(("typing.ClassVar", "ClassVar")):
+        told = kind if isinstance(kind, str) else type(kind).__module__ == "typing" and str(kind)
+        if told and told.startswith(("typing.ClassVar", "ClassVar")):
             continue
         value = cls.__dict__.get(name, _MISSING)
         if not isinstance(value, _Field):
@@ -178,11 +195,8 @@ def _inherited(cls: Any) -> Iterable[_Field]:
     return found.values()
 
 
-def _name_class_anew(value: Any, old: Any, new: Any) -> None:
+def _name_class_anew(functions: Iterable[Any], old: Any, new: Any) -> None:
     """Let what uses `super()` or `__class__` in the class `old` know the class that was made of it."""
-    functions = (
-        (value.fget, value.fset) if isinstance(value, property) else (getattr(value, "__func__", value),)
-    )
     for function in functions:
         for cell in (function.__closure__ or ()) if isinstance(function, FunctionType) else ():
             try:
@@ -194,12 +208,38 @@ def _name_class_anew(value: Any, old: Any, new: Any) -> None:
 
 
 def _first_init(self: Any, /, *arguments: Any, **named: Any) -> None:
-    """Stand in for the `__init__` of a class until it is compiled, which is now."""
+    """Stand in for the `__init__` of a class: compiling it costs as much as some twenty objects made here."""
     for base in type(self).__mro__:
         if base.__dict__.get("__init__") is _first_init:
-            init = base.__init__ = _compiled_init(base)  # type: ignore[misc]  # this very class has it
-            init(self, *arguments, **named)
+            made = _counts[base] = _counts.get(base, 0) + 1
+            if made > _COMPILED_AFTER or not _fill(self, getattr(base, _FIELDS), arguments, {**named}):
+                init = base.__init__ = _compiled_init(base)  # type: ignore[misc]  # this very class has it
+                init(self, *arguments, **named)
             return
+
+
+def _fill(self: Any, every: Iterable[_Field], arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Set the fields of a new object; what is used of `named` is taken out of it.
+
+    Return False if the arguments do not fit, which `_compiled_init` explains, or a default needs the object.
+    """
+    left = iter(arguments)
+    values: list[tuple[str, Any]] = []
+    for each in every:
+        value = next(left, _MISSING) if each.init and not each.kw_only else _MISSING
+        if value is _MISSING and each.init:
+            value = named.pop(each.alias, _MISSING)
+        if value is _MISSING:
+            value = each.fresh_default()
+        if value is not _MISSING:
+            values.append((each.name, value if each.converter is None else each.converter(value)))
+        elif each.init or each.default_value is not _MISSING:
+            return False
+    if named or next(left, _MISSING) is not _MISSING:
+        return False
+    for name, value in values:
+        object.__setattr__(self, name, value)
+    return True
 
 
 def _compiled_init(cls: Any) -> Any:

@@ -186,6 +186,30 @@ class Kept:
     _y: tuple = ()
 
 
+@MAKERS
+@pytest.mark.parametrize("before", [0, light._COMPILED_AFTER], ids=["first", "compiled"])
+def test_arguments_are_the_same_before_and_after_compiling(made_by, before):
+    """Of light's classes the first objects are made without a compiled `__init__`."""
+
+    @made_by.frozen
+    class Line:
+        name: str
+        words: list = made_by.field(factory=list, converter=list)
+        more: int = made_by.field(default=1, kw_only=True)
+        fixed: int = made_by.field(default=5, init=False)
+
+    for _ in range(before):
+        Line("x")
+    assert attrs.astuple(Line("a")) == ("a", [], 1, 5)
+    assert attrs.astuple(Line("a", "bc", more=2)) == ("a", ["b", "c"], 2, 5)
+    assert attrs.astuple(Line(words="d", name="a")) == ("a", ["d"], 1, 5)
+    for arguments, named in (
+        ((), {}), (("a", "b", 3), {}), (("a",), {"name": "b"}), (("a",), {"fixed": 3}), (("a",), {"odd": 3}),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"__init__\(\)"):
+            Line(*arguments, **named)
+
+
 def test_a_value_can_be_pickled():
     assert pickle.loads(pickle.dumps(Kept(1, (2,)))) == Kept(1, (2,))
 

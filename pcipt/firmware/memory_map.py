@@ -17,6 +17,7 @@ from pcipt.pci import Address, Range
 
 FOUR_GIB = 1 << 32
 ONE_MIB = 1 << 20
+MESSAGES = Range(Address(0xFEE0_0000), ONE_MIB)  # a device's write there is an interrupt
 
 
 class MemoryType(enum.Enum):

@@ -12,7 +12,6 @@ import re
 from pcipt import values as attrs
 from pcipt.errors import InputError, NotPermittedError
 from pcipt.host import files
-from pcipt.host.paste.tables import TextError, tables_in
 from pcipt.host.tree import Tree, list_names, read_file, reason, text_of
 from pcipt.pci import Finding
 
@@ -83,6 +82,8 @@ def read_table_file(path: str) -> list[bytes]:
     Raises: InputError if the file cannot be read for any reason (permission is one), is a link or not a
             regular file, is longer than 16 MiB, or is a text from which no table can be read.
     """
+    from pcipt.host.paste.tables import TextError, tables_in  # only what somebody sent needs it
+
     with Tree(os.path.dirname(path) or ".") as tree:
         try:
             return tables_in(read_file(tree.enter(""), os.path.basename(path), MAX_SIZE))

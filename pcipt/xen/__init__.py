@@ -1,17 +1,24 @@
 """The hypervisor: one interface (`Hypervisor`) and two implementations of it.
 
 `pcipt.xen.libxc.open_libxc` connects to the running Xen. `pcipt.xen.simulated` holds a simulated Xen for
-tests and replays. Neither is imported here, so that each is loaded only if it is used.
+tests and replays. Nothing is imported here, so that each is loaded only if it is used.
 """
 
-from pcipt.xen.interface import (
-    Custody,
-    DeviceFlags,
-    Dom0Kind,
-    Hypervisor,
-    Owner,
-    OwnerKind,
-    XenIdentity,
-)
+import typing
+
+import pcipt.lazy
+
+if typing.TYPE_CHECKING:
+    from pcipt.xen.interface import (
+        Custody,
+        DeviceFlags,
+        Dom0Kind,
+        Hypervisor,
+        Owner,
+        OwnerKind,
+        XenIdentity,
+    )
 
 __all__ = ["Custody", "DeviceFlags", "Dom0Kind", "Hypervisor", "Owner", "OwnerKind", "XenIdentity"]
+
+__getattr__ = pcipt.lazy.loader(__name__, {"interface": tuple(__all__)})

@@ -32,8 +32,9 @@ from pcipt.cli.text.terminal import (
     wants_colour,
 )
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
-from pcipt.firmware.acceptance.answers import Acceptance, Options
+from pcipt.firmware.acceptance.answers import Acceptance
 from pcipt.firmware.acceptance.judge import judge
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE
 from pcipt.firmware.acpi.table import parse_table

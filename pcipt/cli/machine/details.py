@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from pcipt import values as attrs
 from pcipt.cli.machine.pvh import acpi_tables_of, memory_map_of, xen_version
 from pcipt.cli.machine.source import Source
-from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.host.files import Depth
 from pcipt.host.function.facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
 from pcipt.host.policy.places import read_host_bridges
@@ -19,7 +18,6 @@ from pcipt.pci.config import HeaderType
 from pcipt.pci.identity import host_bridge_of, serial_number
 from pcipt.pci.isolation.resets import has_flr, reset_ways
 from pcipt.pci.raw import LinuxFacts
-from pcipt.pci.requester import requester_of
 from pcipt.pci.structures import EXPRESS, PM
 
 _LINE, _PIN = 0x3C, 0x3D
@@ -157,6 +155,9 @@ def _units(source: Source, root: str | None, functions: Collection[Function]) ->
     tables = acpi_tables_of(root) if root is not None else None
     if root is None or tables is None:
         return {}
+    from pcipt.firmware.coverage import IommuScope, snapshot_from_machine  # few may read the tables
+    from pcipt.pci.requester import requester_of
+
     machine = source.machine(Depth.HEADER)
     scope = IommuScope(snapshot_from_machine("", machine))
     scope = scope.with_tables(tables, memory_map_of(root), xen_version(root))

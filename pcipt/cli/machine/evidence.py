@@ -15,14 +15,10 @@ from pcipt.cli.machine.pvh import (
     xen_version,
 )
 from pcipt.cli.machine.source import Source
-from pcipt.firmware.acceptance.answers import Options
-from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.firmware.mmcfg import mmcfg_of
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.passthrough.host import XenSays
 from pcipt.firmware.passthrough.trouble import is_pinless
 from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
-from pcipt.firmware.pvh.bar_pages import whole_pages
-from pcipt.firmware.regions.findings import with_findings
 from pcipt.firmware.regions.regions import (
     Mapped,
     Region,
@@ -31,7 +27,6 @@ from pcipt.firmware.regions.regions import (
     Regions,
     RegionScope,
 )
-from pcipt.firmware.regions.tables import have_regions, regions_from_tables
 from pcipt.host.files import Depth
 from pcipt.host.function.facts import read_facts
 from pcipt.host.roles import read_roles
@@ -63,7 +58,7 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
     status = asked(socket, "Status") if socket is not None else None
     host = told_by_daemon(status) if other is None else None
     # xl is slow: it is asked once, and only if its words count
-    said = said_by_xen(root, live=live) if host is None or have_regions(tables or ()) else XenSays()
+    said = said_by_xen(root, live=live) if host is None or _have_regions(tables) else XenSays()
     evidence = attrs.evolve(
         evidence,
         facts=read_facts(root, machine.functions),
@@ -80,6 +75,15 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
     if tables is not None:
         evidence = _with_tables(evidence, tables, root, said.options, other or xen_version(root))
     return _with_daemon(evidence, socket, status) if socket is not None else evidence
+
+
+def _have_regions(tables: list[bytes] | None) -> bool:
+    """Return True if one of the tables has reserved regions, by its signature."""
+    if not tables:
+        return False
+    from pcipt.firmware.regions.tables import have_regions
+
+    return have_regions(tables)
 
 
 def _ssh_ports(root: str) -> set[int]:
@@ -99,6 +103,12 @@ def _with_tables(
     `options` are those of Xen's command line, `version` is Xen's. A PVH dom0 cannot see DMAR and IVRS. If
     both are missing there, reserved regions and IOMMUs stay unknown.
     """
+    from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
+    from pcipt.firmware.mmcfg import mmcfg_of
+    from pcipt.firmware.pvh.bar_pages import whole_pages
+    from pcipt.firmware.regions.findings import with_findings
+    from pcipt.firmware.regions.tables import regions_from_tables  # it loads much, and only root reads tables
+
     machine = evidence.machine
     fixed = [FixedRange(each.range, "MMCFG") for each in mmcfg_of(ecam_of(tables), evidence.memory)]
     madt = madt_of(tables)

@@ -9,12 +9,18 @@ from pcipt import values as attrs
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.pvh import acpi_tables_of, guest_type, memory_map_of, xen_version
 from pcipt.errors import InputError, NotPermittedError
-from pcipt.firmware.acceptance.answers import Options
-from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.memory_map import MemoryEntry
-from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, TablesSay, XenSays, xen_says
+from pcipt.firmware.passthrough.host import (
+    BootWords,
+    Host,
+    HostFacts,
+    IommuKind,
+    TablesSay,
+    XenSays,
+    xen_says,
+)
 from pcipt.firmware.passthrough.host_rules import judge_host
-from pcipt.firmware.passthrough.host_tables import KINDS, tables_say
 from pcipt.firmware.passthrough.host_view import host_from_json
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.host.acpi_files import read_tables
@@ -24,7 +30,6 @@ from pcipt.host.sysfs import read_machine
 from pcipt.host.toolstack import parse_info, read_console, read_xl_info
 from pcipt.pci import Machine, decode_machine
 from pcipt.pci.requester import vendor_of
-from pcipt.xen.boot_words import lines_of_iommu, parse_boot_words
 from pcipt.xen.releases import Version
 
 DOM0 = {"PV": Guest.PV, "PVH": Guest.PVH, "HVM": Guest.PVH}
@@ -102,7 +107,11 @@ def _facts(root: str, *, live: bool) -> HostFacts:
 
 def _kind(facts: HostFacts, machine: Machine) -> IommuKind | None:
     """Return the kind of IOMMU that the machine's vendor makes, if it has one."""
-    return KINDS[vendor_of(machine)] if machine.functions and facts.dom0 is Guest.PVH else None
+    if not machine.functions or facts.dom0 is not Guest.PVH:
+        return None
+    from pcipt.firmware.passthrough.host_tables import KINDS  # as below
+
+    return KINDS[vendor_of(machine)]
 
 
 def said_by_xen(root: str, *, live: bool) -> XenSays:
@@ -121,7 +130,7 @@ def said_by_xen(root: str, *, live: bool) -> XenSays:
     console = read_console() if ask else _text(root, XEN_BOOT.name)
     caps = info.get("virt_caps")
     directio = any(word.endswith("_directio") for word in caps.split()) if caps is not None else None
-    return xen_says(directio, parse_boot_words(console).by(info.get("xen_commandline")), guests)
+    return xen_says(directio, _boot_words(console, info.get("xen_commandline")), guests)
 
 
 def table_options(root: str) -> Options:
@@ -134,7 +143,14 @@ def table_options(root: str) -> Options:
 
 def options_in(line: str | None) -> Options:
     """Return those of a command line of Xen; None is not known, and the options have their defaults."""
-    return xen_says(None, parse_boot_words("").by(line), None).options
+    return xen_says(None, _boot_words("", line), None).options
+
+
+def _boot_words(console: str, line: str | None) -> BootWords:
+    """Return what Xen printed at boot, with what its command line says."""
+    from pcipt.xen.boot_words import parse_boot_words  # it loads much, and only what Xen said needs it
+
+    return parse_boot_words(console).by(line)
 
 
 def command_line_at(root: str) -> str | None:
@@ -163,6 +179,8 @@ def answers_of_xen() -> dict[str, bytes]:
     lines = [f"{name} : {info[name]}" for name in INFO_NAMES if name in info]
     if not lines:
         return {}
+    from pcipt.xen.boot_words import lines_of_iommu
+
     told = {XEN_INFO.name: lines, XEN_BOOT.name: lines_of_iommu(read_console())}
     return {name: "".join(f"{line}\n" for line in each).encode() for name, each in told.items()}
 
@@ -179,6 +197,9 @@ def _promises(
     """
     if tables is None or facts.dom0 is Guest.PVH:
         return None
+    from pcipt.firmware.coverage import snapshot_from_machine
+    from pcipt.firmware.passthrough.host_tables import tables_say  # it loads much, and only root reads tables
+
     boot = snapshot_from_machine("", machine) if machine.functions else None
     return tables_say(tables, memory, facts.xen, boot, facts.said.options, machine)
 

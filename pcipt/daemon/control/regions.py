@@ -14,8 +14,8 @@ from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.regions import kept_of
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
-from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acceptance.judge import judge
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map, overlapping
 from pcipt.firmware.passthrough.host import xen_says

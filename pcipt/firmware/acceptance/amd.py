@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterator, Sequence
 
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.amd_state import AmdState, AmdUnit, Runs
-from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acceptance.ivhd import IvhdReader, last_id
 from pcipt.firmware.acceptance.ivmd import IvmdReader
 from pcipt.firmware.acceptance.memory import MemoryMap
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acceptance.reading import Reading
 from pcipt.firmware.acpi.ivrs import BLOCKS_AT, IVMD_ALL, IVMD_SIZE, IVMD_UNIT, added_blocks
 from pcipt.pci import Machine, sbdf_from_devfn

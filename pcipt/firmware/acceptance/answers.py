@@ -1,15 +1,12 @@
 """What Xen makes of a machine's IOMMU tables: the answer, the rules that hold, and what was not given."""
 
 import enum
-from collections.abc import Mapping
 
 from pcipt import values as attrs
 from pcipt.firmware.acceptance.amd_state import AmdState
 from pcipt.firmware.acceptance.reading import Said
 from pcipt.firmware.acceptance.rules import Ending
 from pcipt.firmware.acceptance.vtd_state import VtdState
-from pcipt.firmware.acpi.ivrs import AddedBlock
-from pcipt.pci import Sbdf
 from pcipt.pci.requester import Vendor
 
 
@@ -19,25 +16,6 @@ class Answer(enum.Enum):
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
-
-
-@attrs.frozen
-class Options:
-    """Those of Xen's boot options that change the answer.
-
-    `interrupts` is False with iommu=no-intremap, `per_device` with iommu=no-amd-iommu-perdev-intremap.
-    `rmrr` and `ivmd` are the regions that options of these names add: (first page, last page, functions) and
-    (first page, last page, first routing id, last routing id); the last id is None for one function, both are
-    None for all functions. `faults` says what is wrong with these options.
-    `io_apics` maps ids of IO-APICs to the places (segment << 16 | bus << 8 | devfn) that ivrs_ioapic[] gives.
-    """
-
-    interrupts: bool = True
-    per_device: bool = True
-    io_apics: Mapping[int, int] = attrs.field(factory=dict)
-    rmrr: tuple[tuple[int, int, tuple[Sbdf, ...]], ...] = ()
-    ivmd: tuple[AddedBlock, ...] = ()
-    faults: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pcipt import values as attrs
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.amd_state import AmdUnit, Runs
-from pcipt.firmware.acceptance.answers import Options
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acceptance.reading import Reading
 
 _HEADER = 4

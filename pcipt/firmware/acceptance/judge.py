@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.amd import IvrsReader
 from pcipt.firmware.acceptance.amd_state import AmdState
-from pcipt.firmware.acceptance.answers import Acceptance, Answer, Options
+from pcipt.firmware.acceptance.answers import Acceptance, Answer
 from pcipt.firmware.acceptance.memory import MemoryMap
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acceptance.reading import EndedError, Reading
 from pcipt.firmware.acceptance.rules import Ending
 from pcipt.firmware.acceptance.vtd import DmarReader, Topology

@@ -7,23 +7,26 @@ Source: tools/xl/xl_parse.c (parse_config_data); tools/libs/light/libxl_create.c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.firmware.passthrough.reasons import Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import RELAXED, Evidence, Report, Rule, Said
 from pcipt.pci import Function, Sbdf
-from pcipt.pci.notation.xl_guest import XlDevice, XlGuest
+
+if TYPE_CHECKING:
+    from pcipt.pci.notation.xl_guest import XlDevice, XlGuest
 
 _PCIBACK = "pciback"
 _HVM = frozenset({Guest.HVM})
 
 
-def named(device: XlDevice, functions: Iterable[Sbdf]) -> list[Sbdf]:
+def named(device: "XlDevice", functions: Iterable[Sbdf]) -> list[Sbdf]:
     """Return the functions that an item of `pci` names, in their order; none for an item with a name."""
     return [sbdf for sbdf in functions if device.names(sbdf)]
 
 
-def complaints(guest: XlGuest) -> list[str]:
+def complaints(guest: "XlGuest") -> list[str]:
     """Return what is wrong with a file as a whole, in words with the cure: xl goes over it without a word."""
     told = []
     if guest.single:
@@ -116,7 +119,7 @@ def _release(function: Function) -> str:
     return f"`pcipt release {function.sbdf}` first"
 
 
-def line_for(guest: XlGuest, reports: Sequence[Report]) -> tuple[str, ...]:
+def line_for(guest: "XlGuest", reports: Sequence[Report]) -> tuple[str, ...]:
     """Return the line `pci` of a file with rdm_policy=relaxed where it is needed and missing.
 
     Items with a refused function are left out. No line is returned if none is left.
@@ -128,7 +131,7 @@ def line_for(guest: XlGuest, reports: Sequence[Report]) -> tuple[str, ...]:
     return (f"pci = [ {', '.join(items)} ]",) if items else ()
 
 
-def in_line(guest: XlGuest, reports: Sequence[Report]) -> tuple[Report, ...]:
+def in_line(guest: "XlGuest", reports: Sequence[Report]) -> tuple[Report, ...]:
     """Return the reports on the functions that `line_for` names. With that line none of them is refused."""
     found = {report.sbdf: report for _, reports in _items(guest, reports) for report in reports}
     return tuple(
@@ -137,7 +140,7 @@ def in_line(guest: XlGuest, reports: Sequence[Report]) -> tuple[Report, ...]:
     )
 
 
-def _items(guest: XlGuest, reports: Sequence[Report]) -> Iterator[tuple[XlDevice, list[Report]]]:
+def _items(guest: "XlGuest", reports: Sequence[Report]) -> Iterator[tuple["XlDevice", list[Report]]]:
     """Yield the devices that stay in the line, with the reports on their functions.
 
     An item with a name, which only xl knows, stays. An item whose functions are absent does not.

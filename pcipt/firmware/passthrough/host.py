@@ -2,14 +2,16 @@
 
 import enum
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pcipt import values as attrs
-from pcipt.firmware.acceptance.answers import Options
-from pcipt.firmware.acpi.ivrs import AddedBlock
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
 from pcipt.pci import Finding, Sbdf
 from pcipt.xen.releases import Version
+
+if TYPE_CHECKING:
+    from pcipt.firmware.acpi.ivrs import AddedBlock
 
 
 class IommuKind(enum.Enum):
@@ -51,7 +53,7 @@ class AddedRegions(Protocol):
     @property
     def rmrr(self) -> tuple[tuple[int, int, tuple[Sbdf, ...]], ...]: ...
     @property
-    def ivmd(self) -> tuple[AddedBlock, ...]: ...
+    def ivmd(self) -> "tuple[AddedBlock, ...]": ...
     @property
     def faults(self) -> tuple[str, ...]: ...
 

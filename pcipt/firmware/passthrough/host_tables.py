@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from pcipt.firmware.acceptance.answers import Acceptance, Answer, Options
+from pcipt.firmware.acceptance.answers import Acceptance, Answer
 from pcipt.firmware.acceptance.judge import judge
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acceptance.reading import Said
 from pcipt.firmware.acceptance.rules import Ending
 from pcipt.firmware.coverage import BootSnapshot

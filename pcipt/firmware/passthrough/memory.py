@@ -5,7 +5,7 @@ Source: PCI-to-PCI Bridge 1.2 §3.2.5.8; XSA-461 (shared pages); xl.cfg(5), rdm_
 
 from collections.abc import Iterator
 
-from pcipt.firmware.memory_map import MemoryType, overlapping
+from pcipt.firmware.memory_map import MESSAGES, MemoryType, overlapping
 from pcipt.firmware.passthrough.index import SMALLEST_BAR
 from pcipt.firmware.passthrough.verdict import (
     Evidence,
@@ -17,9 +17,7 @@ from pcipt.firmware.passthrough.verdict import (
     Verdict,
     names,
 )
-from pcipt.firmware.pvh.layout import MESSAGES
-from pcipt.firmware.regions.findings import DROPPED
-from pcipt.firmware.regions.regions import Region, Regions
+from pcipt.firmware.regions.regions import DROPPED, Region, Regions
 from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
 
 _SUBTRACTIVE = 0x060401

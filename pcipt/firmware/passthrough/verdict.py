@@ -7,6 +7,7 @@ decides the verdict, if no kind is given (`Evidence.guest`). Functions that are 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.firmware.coverage import IommuScope
@@ -26,8 +27,10 @@ from pcipt.firmware.passthrough.reasons import (
 )
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
-from pcipt.pci.notation.xl_guest import XlGuest
 from pcipt.pci.raw import LinuxFacts, Use
+
+if TYPE_CHECKING:
+    from pcipt.pci.notation.xl_guest import XlGuest
 
 __all__ = [
     "GRAVEST_FIRST", "NO_FACTS", "CutSegment", "Evidence", "FixedRange", "Guest", "Reason", "Report", "Rule",
@@ -101,7 +104,7 @@ class Evidence:
     together: frozenset[Sbdf] = frozenset()
     host: Host = NOTHING_KNOWN
     guest: Guest | None = None
-    xl: XlGuest | None = None
+    xl: "XlGuest | None" = None
     live: bool = False
     pinless: frozenset[Sbdf] = frozenset()
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)

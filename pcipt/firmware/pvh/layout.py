@@ -11,7 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pcipt import values as attrs
 from pcipt.firmware.acpi.madt import LOCAL_APIC_ADDRESS, Madt
-from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryEntry, MemoryType, flatten_map, overlapping
+from pcipt.firmware.memory_map import (
+    FOUR_GIB,
+    MESSAGES,
+    ONE_MIB,
+    MemoryEntry,
+    MemoryType,
+    flatten_map,
+    overlapping,
+)
 from pcipt.firmware.mmcfg import Mmcfg, findings_of, mmcfg_of, without_ram
 from pcipt.firmware.pvh.areas import Area, Layer, Treatment, areas_from_layers
 from pcipt.firmware.pvh.bar_pages import Rules, bar_layers, whole_pages
@@ -30,7 +38,6 @@ from pcipt.xen.releases import (
 _MAP, _LOW, _AREA, _ECAM, _MESSAGES, _APIC = 0, 10, 20, 40, 50, 60
 _SHOWN = 4
 FIFTEEN_MIB = 15 * ONE_MIB
-MESSAGES = Range(Address(0xFEE0_0000), ONE_MIB)  # a device's write there is an interrupt
 
 _OF_TYPE = {
     MemoryType.RAM: (Treatment.RAM, "RAM", "the domain's own memory"),

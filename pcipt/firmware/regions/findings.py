@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pcipt import values as attrs
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
-from pcipt.firmware.regions.regions import Region, RegionKind, Regions
+from pcipt.firmware.regions.regions import DROPPED, Region, RegionKind, Regions
 from pcipt.pci import Finding, Frames
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import RMRR_OVER_RAM_ENDS_VTD, Version
 
 LARGE = 64 << 20
 _SHOWN = 4
-DROPPED = "region-dropped"
 
 Rule = Callable[[Region], str | None]
 

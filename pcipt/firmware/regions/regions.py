@@ -22,6 +22,7 @@ from pcipt.pci.units import PAGE_SIZE
 
 _COUNTED = ("endpoint", "bridge", "ioapic", "hpet")  # Xen counts these: dmar.c, scope_device_count
 UNKNOWN_OWNER = "unknown"
+DROPPED = "region-dropped"  # the code of the finding about a region that Xen does not take
 
 
 class RegionKind(enum.Enum):

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pcipt import values as attrs
 from pcipt.firmware.acceptance.amd_state import AmdState
-from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acceptance.judge import state_of
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acpi.dmar import (
     SCOPE_BRIDGE,
     SCOPE_ENDPOINT,

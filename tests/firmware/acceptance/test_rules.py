@@ -3,8 +3,9 @@
 import attrs
 import pytest
 
-from pcipt.firmware.acceptance.answers import Answer, Options
+from pcipt.firmware.acceptance.answers import Answer
 from pcipt.firmware.acceptance.judge import judge
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.acceptance.rules import RULES, Ending
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.pci import decode_machine

@@ -2,8 +2,9 @@
 
 import pytest
 
-from pcipt.firmware.acceptance.answers import Answer, Options
+from pcipt.firmware.acceptance.answers import Answer
 from pcipt.firmware.acceptance.judge import judge
+from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.regions.regions import RegionKind
 from pcipt.firmware.regions.tables import regions_from_tables

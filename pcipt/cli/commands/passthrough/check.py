@@ -18,11 +18,11 @@ Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknow
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, no_such_device, targets_of
-from pcipt.cli.machine.policy import against_policy
 from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
@@ -35,9 +35,10 @@ from pcipt.firmware.passthrough.configured import complaints, in_line, line_for,
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import Evidence, Report
-from pcipt.host.policy.written_lines import read_guest
 from pcipt.pci import Sbdf
-from pcipt.pci.notation.xl_guest import XlGuest, parse_xl_guest
+
+if TYPE_CHECKING:
+    from pcipt.pci.notation.xl_guest import XlGuest
 
 DEGRADED = 4
 EXAMPLES = (
@@ -96,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     if guest is None:
         snippets = make_snippets(reports, together=single)
     else:
+        from pcipt.cli.machine.policy import against_policy  # as in _guest
+
         wrong = against_policy(args, args.xl)
         told += wrong
         snippets = make_snippets(in_line(guest, reports), together=True)
@@ -114,7 +117,7 @@ def _print_all(
     args: argparse.Namespace,
     evidence: Evidence,
     reports: tuple[Report, ...],
-    guest: XlGuest | None,
+    guest: "XlGuest | None",
     told: list[str],
     snippets: Snippets,
     *,
@@ -139,7 +142,7 @@ def _print_all(
         print(f"\n{_counts(reports)}.")
 
 
-def _guest(args: argparse.Namespace) -> XlGuest | None:
+def _guest(args: argparse.Namespace) -> "XlGuest | None":
     """Return the guest that the file of --xl describes; None without --xl.
 
     Raises: SystemExit(2) if something else says which functions are meant, or for which guest; InputError
@@ -149,10 +152,13 @@ def _guest(args: argparse.Namespace) -> XlGuest | None:
         return None
     if args.sbdf or args.guest is not None:
         args.refuse("the file of --xl names the functions and the kind of guest: give no SBDF and no --guest")
+    from pcipt.host.policy.written_lines import read_guest  # it loads much, and only --xl needs it
+    from pcipt.pci.notation.xl_guest import parse_xl_guest
+
     return parse_xl_guest(read_guest(args.xl), args.xl)
 
 
-def _devices_of(source: Source, guest: XlGuest, evidence: Evidence) -> tuple[list[Sbdf], list[str]]:
+def _devices_of(source: Source, guest: "XlGuest", evidence: Evidence) -> tuple[list[Sbdf], list[str]]:
     """Return the functions that a guest's file names, each once, and a complaint for each that is absent.
 
     Raises: NoSuchDeviceError if the machine has none of them.
@@ -171,14 +177,14 @@ def _devices_of(source: Source, guest: XlGuest, evidence: Evidence) -> tuple[lis
     return list(found), [f"{each}: {effect}" for each in absent]
 
 
-def _guest_json(guest: XlGuest | None, told: list[str]) -> dict[str, object] | None:
+def _guest_json(guest: "XlGuest | None", told: list[str]) -> dict[str, object] | None:
     """Return the guest of a file as JSON, with what is wrong with the file (`told`); None without a file."""
     if guest is None:
         return None
     return {"file": guest.source, "name": guest.name or None, "kind": guest.kind, "complaints": told}
 
 
-def _guest_lines(guest: XlGuest, told: list[str]) -> list[str]:
+def _guest_lines(guest: "XlGuest", told: list[str]) -> list[str]:
     """Return the lines about a guest's file: its guest, and what is wrong with the file."""
     name = f"guest {printable(guest.name)}" if guest.name else "a guest without a name"
     lines = [f"{printable(guest.source)}: {name}, {guest.kind.upper()}"]
