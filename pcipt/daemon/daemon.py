@@ -194,7 +194,7 @@ class Daemon:
             self._hotplug.close()
             self.engine.close()
             for problem in self._watch.close():
-                self._log.warning("the watch did not end cleanly", kind="watch", reason=problem)
+                self._log.warning("the probes could not be removed", kind="watch", reason=problem)
             self._loop.close()
 
     def _open_socket(self) -> None:

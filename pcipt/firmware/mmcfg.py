@@ -194,7 +194,7 @@ def _of_map(area: Mmcfg) -> Finding | None:
         )
     told = "after Linux has told Xen that ACPI reserves the area"
     if area.basis is Basis.HOLE:
-        when = f"Xen from {MMCFG_IN_HOLE.begins} on uses the area, an older Xen only {told}"
+        when = f"Xen from {MMCFG_IN_HOLE.begins} on uses the area all the same, an older Xen only {told}"
         return Finding("mmcfg-not-reserved", f"{title} is not in the memory map: {when}")
     if area.basis is Basis.REFUSED:
         return Finding(

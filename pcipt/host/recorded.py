@@ -251,7 +251,8 @@ def _step(path: str, number: int, line: bytes) -> Step:
     if not named and not (tree is None and ("n" in value or "forget" in value)):
         raise _malformed(path, number, 'expected "tree": the name of a directory below steps/')
     if write is not None and (not isinstance(write, int) or isinstance(write, bool) or write < 0):
-        raise _malformed(path, number, 'expected "n": the number of the last write before the step')
+        why = 'expected the key "n": the number of the last write that comes before this step'
+        raise _malformed(path, number, why)
     changed, forget = (_addresses(path, number, value.get(key, [])) for key in ("changed", "forget"))
     return Step(tree, str(value.get("about", "")), changed, forget, write)
 

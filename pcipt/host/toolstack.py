@@ -27,6 +27,7 @@ AUTOPROBE = "sys/bus/pci/drivers_autoprobe"
 _SUPPLIER, _USB4 = "supplier:pci:", "0x0c0340"
 PATIENCE = 120.0  # seconds; the reset of a function can take long
 QUESTION = 5.0
+_PACKAGES = {"xl": "the package that has xl (Debian: xen-utils)", "modprobe": "kmod"}
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # searched even if they are not in PATH
 
 
@@ -315,7 +316,7 @@ def _find(command: str) -> str:
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
     found = shutil.which(command, path=path)
     if found is None:
-        raise UnsupportedError(command, "it is not installed; Debian has xl in xen-utils, modprobe in kmod")
+        raise UnsupportedError(command, f"it is not installed; install {_PACKAGES[command]}")
     return found
 
 

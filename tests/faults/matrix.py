@@ -73,8 +73,8 @@ ROWS = (
          COMMAND, "test_a_trace_that_is_cut_names_the_offset"),
     _row("The daemon is killed at any write to the disk or at any call to Xen, and killed again after the "
          "next start",
-         "The daemon finds out at its start what was done before. Then Xen's list, dom0's map and the ledger "
-         "agree.",
+         "At its next start the daemon finds out what it had done before. Afterwards Xen's list of "
+         "functions, the memory map of dom0, and the daemon's record of it (the ledger) agree.",
          DAEMON, "test_a_kill_at_each_write_of_an_action_twice",
          "test_a_kill_at_each_call_of_an_action_twice"),
     Row("Xen refuses a call, or performs only a part of the call, or there is no Xen",
@@ -96,8 +96,8 @@ ROWS = (
          "test_a_reload_in_the_middle_of_work_waits_for_it",
          "test_a_ledger_that_was_cut_short_is_said_or_harmless"),
     _row("Hot-plug messages are forged, or contradict themselves",
-         "pcipt counts these messages. A message makes pcipt at most read the machine again; pcipt removes "
-         "no function because of a message alone.",
+         "pcipt counts these messages. After a message pcipt only reads the machine again. A message alone "
+         "never makes pcipt remove a function.",
          DAEMON, "test_forged_messages_are_counted_and_change_nothing",
          "test_a_message_of_the_kernel_that_cannot_be_removes_nothing",
          "test_a_number_that_comes_twice_leads_to_a_look"),

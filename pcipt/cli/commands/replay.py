@@ -73,7 +73,7 @@ def _lose(count: int | None) -> None:
     """Print on stderr that `count` records of the trace were lost; None is an unknown number."""
     how_many = "an unknown number of" if count is None else count
     print(
-        f"pcipt: {how_many} records of the trace were lost here; the engine reads everything again",
+        f"pcipt: {how_many} records of the trace were lost here; pcipt reads the whole machine again",
         file=sys.stderr,
     )
 

@@ -94,8 +94,8 @@ class Passthrough:
         function = views.machine.functions[sbdf]
         if function.is_bridge or port_above(views.machine, function, views.state.below) is None:
             raise StateError(
-                f"{sbdf} needs no admission, because it is not a device below a port of hotplug.below; for a "
-                f"released device: `pcipt reclaim {sbdf}`"
+                f"{sbdf} needs no admission: it is not a device below a port that hotplug.below names. To "
+                f"give a released device back to dom0: `pcipt reclaim {sbdf}`"
             )
         admit(views, function, admitted=admitted)
         self._engine.save()

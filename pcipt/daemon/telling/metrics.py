@@ -74,7 +74,7 @@ _FAULTS = Family(
 )  # fmt: skip
 _LATENCY = Family(
     "pcipt_remap_latency_seconds", Kind.HISTOGRAM,
-    "Time from the first write of a change to its last mapping call, with the waiting for further writes.",
+    "Time from the first write of a change to its last mapping call, including the wait for further writes.",
     "seconds",
 )  # fmt: skip
 _BUILD = Family("pcipt_build", Kind.INFO, "What runs here.")

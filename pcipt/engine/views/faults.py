@@ -191,9 +191,9 @@ def _text(fault: DmaFault, *, restores: bool) -> str:
     times = _tens(fault.count)
     often = "" if times == 1 else f" ({times} times or more)"
     return (
-        f"its DMA {fault.access or 'access'} at {fault.at:#x} was refused{often}: {fault.cause.value}. The "
-        f"device belongs to {fault.owner}. At this address: {fault.what}; "
-        f"{_cure(fault, restores=restores)}; pcipt resync forgets this finding"
+        f"the IOMMU refused a DMA {fault.access or 'access'} of this device at {fault.at:#x}{often}: "
+        f"{fault.cause.value}. The device belongs to {fault.owner}. What lies at this address: {fault.what}. "
+        f"What to do: {_cure(fault, restores=restores)}; pcipt resync deletes this finding"
     )
 
 
@@ -219,11 +219,11 @@ _CURES = {
         "the driver of the device has an error, or the firmware's table (DMAR or IVRS) does not name memory "
         "that the device needs"
     ),
-    There.NOTHING: "the driver or the firmware of the device has an error",
+    There.NOTHING: "update the driver or the firmware of the device, which has an error",
     There.GUEST: (
         "the guest's driver has an error, or the guest's firmware does not know a reserved region (rdm= in "
         "xl.cfg)"
     ),
-    There.QUARANTINE: "the device still did DMA when its driver was unbound; reset the device",
+    There.QUARANTINE: "reset the device: it goes on with DMA that its former driver started",
     There.NO_ENTRY: "pcipt status shows whether Xen knows the device; pcipt resync announces the device",
 }

@@ -84,7 +84,7 @@ def _by_registers(function: Function, evidence: Evidence, *, wide: bool = False)
     missing = acs.missing(wide=wide)
     if not missing:
         return _YES
-    why = f"of its ACS is off: {words_of(missing)}; Xen switches it on where it uses an IOMMU"
+    why = f"its ACS has these controls off: {words_of(missing)}; a Xen that uses an IOMMU switches them on"
     return Judgement(separates=False, why=why)
 
 

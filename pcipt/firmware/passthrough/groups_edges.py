@@ -177,7 +177,8 @@ def ports(evidence: Evidence) -> Found:
             elif not judged.separates:
                 open_ports.append(f"{bridge.sbdf} ({judged.why})")
         if open_ports:
-            text = f"requests of {function.sbdf} need not reach the IOMMU: above it {', '.join(open_ports)}"
+            way = ", ".join(open_ports)
+            text = f"{function.sbdf} may reach other devices without the IOMMU, through {way}"
             yield Edge(function.sbdf, function.parent, Why.PORT, text)
         elif doubts:
             yield Doubt(function.sbdf, function.parent, doubts[0], "ACS")

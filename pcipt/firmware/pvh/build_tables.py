@@ -135,7 +135,8 @@ def build_hardware_tables(
     given = [table for table in native if len(table) >= 36]
     by_name = {table[:4].decode("latin-1"): table for table in reversed(given)}
     if "FACP" not in by_name:
-        raise UnsupportedError("tables", "the machine's FADT (FACP) cannot be read, and nothing replaces it")
+        why = "the machine's FADT (FACP) cannot be read, and no tables can be made without it"
+        raise UnsupportedError("tables", why)
     parsed = parse_table([table for table in given if table[:4] == b"FACP"][-1])
     assert parsed is not None
     fadt = parse_fadt(parsed)

@@ -200,6 +200,6 @@ def _below_4gib(places: Places) -> Iterator[Row]:
     yield judged(
         not high, "below-4gib", "start_info", None,
         "structure, lists and command line are below 4 GiB",
-        f"a 32-bit entry cannot reach what lies at {', '.join(f'{at:#x}' for at in high)}",
+        f"a kernel that starts in 32-bit mode cannot read {', '.join(f'{at:#x}' for at in high)}",
         warn=True,
     )  # fmt: skip

@@ -264,7 +264,7 @@ def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
     bound = _bound_behind(top, facts) if top is not None else ""
     if not bound:
         return None
-    return f"drivers are bound behind the renumbered bridge: {bound}; unbind these drivers, then pcipt resync"
+    return f"behind the renumbered bridge, functions still have drivers: {bound}"
 
 
 def _bound_behind(bridge: Function, facts: Facts) -> str:

@@ -13,8 +13,12 @@ _AGAIN = (
     "nothing has to be done: the machine has changed, and pcipt plans again; `pcipt resync` does this at once"
 )
 _UNBIND = (
-    "stop what uses the device, `echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind` for each driver "
-    "named, then `pcipt resync`"
+    "stop the programs that use the device, `echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then "
+    "`pcipt resync`"
+)
+_UNBIND_NAMED = (
+    "for each address that is named with its driver: `echo ADDRESS > "
+    "/sys/bus/pci/devices/ADDRESS/driver/unbind`; then `pcipt resync`"
 )
 _REBOOT = "`reboot` with the function in place"
 _TREE = (
@@ -28,9 +32,10 @@ _LINUX = (
     "`pcipt resync`"
 )
 _OWNER = (
-    "`xl pci-list DOMAIN` shows the guest's devices; `xl pci-detach DOMAIN {sbdf}`, or `pcipt reclaim "
-    "{sbdf}` if it is in quarantine; then `pcipt resync`"
+    "if a guest has it: `xl pci-detach DOMAIN {sbdf}`; if it is in quarantine: `pcipt reclaim {sbdf}`; then "
+    "`pcipt resync`"
 )
+_NO_REGION = "nothing has to be done: the region does not exist any more; `pcipt rmrr` lists the present ones"
 _NEWER_XEN = "nothing can be done on this Xen: a newer Xen is needed; `pcipt host` shows your version"
 _TRAPPED = "nothing can be done: Xen must see each access to these pages"
 _UNKNOWN = "`pcipt resync` reads the function again; `pcipt explain {sbdf}` shows what is unknown"
@@ -57,7 +62,7 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("add-device", "vf-bar-io"): _NEWER_XEN,
     ("add-device", "msix-taken"): _NEWER_XEN,
     ("add-device", "iommu-coverage"): _REBOOT,
-    ("add-device", "driverless-subtree"): _UNBIND,
+    ("add-device", "driverless-subtree"): _UNBIND_NAMED,
     ("add-device", "driver-needs-decode"): (
         _UNBIND + "; a virtual function needs a newer Xen (`pcipt host` shows your version)"
     ),
@@ -65,10 +70,10 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("add-device", "none-given-up"): RESCAN,
     # remove-device
     ("remove-device", "segment"): "nothing can be done: Xen has no segments above ffff",
-    ("remove-device", "owned-by-dom0"): _OWNER + "; for an orphan, only a `reboot` helps",
+    ("remove-device", "owned-by-dom0"): _OWNER + "; if it has no owner (an orphan): `reboot`",
     ("remove-device", "gone-from-linux"): _LINUX,
     ("remove-device", "announced-where-it-is"): _FIRST,
-    ("remove-device", "driverless-subtree"): _UNBIND,
+    ("remove-device", "driverless-subtree"): _UNBIND_NAMED,
     ("remove-device", "virtual-functions"): (
         "`echo 0 > /sys/bus/pci/devices/{sbdf}/sriov_numvfs`, then `pcipt resync`"
     ),
@@ -109,11 +114,11 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("rewrite-command", "possible-address"): RESCAN,
     ("rewrite-command", "none-given-up"): RESCAN,
     # reserved regions and pages that were unmapped
-    ("withdraw-reserved", "known-region"): REGIONS + "; nothing has to be done: there is no such region now",
+    ("withdraw-reserved", "known-region"): _NO_REGION,
     ("withdraw-reserved", "protected"): _PROTECTED,
     ("withdraw-reserved", "scope-devices"): REGIONS + "; release these devices, too: `pcipt release SBDF`",
     ("withdraw-reserved", "no-bar"): _EXPLAIN,
-    ("restore-reserved", "known-region"): REGIONS + "; nothing has to be done: there is no such region now",
+    ("restore-reserved", "known-region"): _NO_REGION,
     ("restore-reserved", "protected"): _PROTECTED,
     ("restore-reserved", "msix-pages"): _TRAPPED,
     ("check-unmapped", "unmapped-before"): "nothing has to be done: the pages are in use again",

@@ -53,7 +53,7 @@ def test_the_reason_names_the_control_that_is_off(bit):
     words = {0x01: "source validation", 0x04: "request redirect", 0x08: "completion redirect",
              0x10: "upstream forwarding"}  # fmt: skip
     (edge, *_) = groups_of(evidence).edges
-    assert f"0000:00:1c.0 (of its ACS is off: {words[bit]}; Xen" in edge.text
+    assert f"0000:00:1c.0 (its ACS has these controls off: {words[bit]}; a Xen" in edge.text
 
 
 def test_acs_counts_on_every_port_up_to_the_root():

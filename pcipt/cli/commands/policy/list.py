@@ -1,4 +1,4 @@
-"""List the functions that are kept for guests: their state, address now, path, ids, guest and note.
+"""List the functions that are kept for guests: their state, present address, PCI path, ids, guest and note.
 
 present   the expected device is at its place
 mismatch  another device is at this place
