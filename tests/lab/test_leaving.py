@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from .hardware import HOT, HOT2, HOT2_PATH, HOT_PATH, PART
 from .machine import Dom0
 from .steps import LEAVER, RESULT, Steps, held, plug, resync, unplug, wait_answer, wait_answers, wait_healthy
@@ -187,13 +189,13 @@ def burst(dom0: Dom0, functions: list[str]) -> list[tuple[int, int]]:
 
 
 def assert_burst_is_over(dom0: Dom0, functions: list[str], spans: list[tuple[int, int]]) -> None:
-    """Hold Xen's list and dom0's map against a machine without these functions."""
+    """Hold Xen's list and dom0's map against a machine without these functions, after quiet."""
     assert len(spans) >= 3
     gone = f"not {set(functions)!r} & {{m['sbdf'] for m in it['mappings']}}"
     wait_answer(dom0, gone, "Mappings", timeout=300)
+    wait_answer(dom0, "it['health'] == 'healthy'", timeout=300)
     assert set(functions).isdisjoint(known_to_xen(dom0))
     assert_map(dom0, [], sorted({page for start, size in spans for page in pages(start, size)}))
-    wait_healthy(dom0)
 
 
 @contextmanager
@@ -212,13 +214,18 @@ def test_a_burst_of_coming_and_going_leaves_nothing_mapped(plugged: Dom0) -> Non
         assert_burst_is_over(plugged, [HOT], burst(plugged, [HOT]))
 
 
-def test_a_burst_at_two_ports_leaves_nothing_mapped(plugged: Dom0) -> None:
-    dom0 = plugged
-    plug(dom0, "e1000e", "second", "rp6", HOT2_PATH)
-    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT2}/driver", timeout=120)
-    with found_again(dom0, [HOT, HOT2]):
-        assert_burst_is_over(dom0, [HOT, HOT2], burst(dom0, [HOT, HOT2]))
-    unplug(dom0, "second", HOT2_PATH)
+@pytest.fixture
+def two(plugged: Dom0) -> Iterator[Dom0]:
+    """Give a machine with a function behind two ports."""
+    plug(plugged, "e1000e", "second", "rp6", HOT2_PATH)
+    plugged.wait_for(f"test -e /sys/bus/pci/devices/{HOT2}/driver", timeout=120)
+    yield plugged
+    unplug(plugged, "second", HOT2_PATH)
+
+
+def test_a_burst_at_two_ports_leaves_nothing_mapped(two: Dom0) -> None:
+    with found_again(two, [HOT, HOT2]):
+        assert_burst_is_over(two, [HOT, HOT2], burst(two, [HOT, HOT2]))
 
 
 KILLS = 3
@@ -245,15 +252,11 @@ def test_a_burst_with_kills_leaves_nothing_mapped(plugged: Dom0) -> None:
         assert_burst_is_over(plugged, [HOT], spans)
 
 
-def test_a_burst_at_two_ports_with_kills_leaves_nothing_mapped(plugged: Dom0) -> None:
-    dom0 = plugged
-    plug(dom0, "e1000e", "second", "rp6", HOT2_PATH)
-    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT2}/driver", timeout=120)
-    with found_again(dom0, [HOT, HOT2]):
-        with killed_meanwhile(dom0):
-            spans = burst(dom0, [HOT, HOT2])
-        assert_burst_is_over(dom0, [HOT, HOT2], spans)
-    unplug(dom0, "second", HOT2_PATH)
+def test_a_burst_at_two_ports_with_kills_leaves_nothing_mapped(two: Dom0) -> None:
+    with found_again(two, [HOT, HOT2]):
+        with killed_meanwhile(two):
+            spans = burst(two, [HOT, HOT2])
+        assert_burst_is_over(two, [HOT, HOT2], spans)
 
 
 def test_what_came_and_left_while_no_service_ran_is_unmapped(plugged: Dom0) -> None:
