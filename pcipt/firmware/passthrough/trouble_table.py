@@ -1,8 +1,9 @@
 """Devices with known trouble at a reset: a small table, facts only.
 
-Source: linux 6.18 drivers/pci/quirks.c: quirk_no_flr, quirk_no_flr_snet, quirk_no_bus_reset,
-        quirk_nvidia_no_bus_reset, quirk_no_pm_reset, pci_dev_reset_methods; for AMD's graphics
-        github.com/gnif/vendor-reset, src/device-db.h (the parts on cards) and README.md.
+Source: linux drivers/pci/quirks.c, of 6.18 and what was added until the middle of 2026: quirk_no_flr,
+        quirk_no_flr_snet, quirk_no_bus_reset, quirk_nvidia_no_bus_reset, quirk_no_pm_reset,
+        pci_dev_reset_methods; for AMD's graphics github.com/gnif/vendor-reset, src/device-db.h (the parts on
+        cards) and README.md. Navi 23 is not in device-db.h: issues there report the same trouble.
 """
 
 import enum
@@ -34,7 +35,7 @@ class Trouble(enum.Enum):
     NEVER_AGAIN = (
         "reset-fails",
         "after the reset that Linux does it does not work: only the first guest can use it, and only once",
-        "load the module vendor-reset in dom0 before its first reset",
+        "load the module vendor-reset in dom0 before its first reset (it does not know Navi 23)",
     )
     SPECIFIC = (
         "reset-specific",
@@ -94,12 +95,14 @@ _AMD_GRAPHICS = (
 
 ROWS: tuple[Row, ...] = (
     _row(Trouble.HANGS, 0x1022, 0x1487, 0x148C, 0x149C, 0x7901),  # AMD: audio, USB, SATA of Zen boards
+    _row(Trouble.HANGS, 0x1022, 0x1502, 0x17F0),  # AMD: neural processor of Ryzen 7040 to AI 300
     _row(Trouble.HANGS, 0x8086, 0x1502, 0x1503),  # Intel 82579
     _row(Trouble.HANGS, 0x14C3, 0x0616),  # Mediatek MT7922
     _row(Trouble.HANGS, 0xD063, 0x1000, revision=1),  # SolidRun SNET
     _row(Trouble.BUS, 0x168C, 0x0030, 0x0032, 0x0033, 0x0034, 0x003C, 0x003E),  # Atheros AR9xxx, QCA988x
     _row(Trouble.BUS, 0x10DE, 0x2340, mask=0xFFC0),  # NVIDIA
     _row(Trouble.BUS, 0x104C, 0xB005),  # TI KeyStone
+    _row(Trouble.BUS, 0x1B21, 0x1164),  # ASMedia ASM1164 (SATA): its link does not come back
     _row(Trouble.NEVER_AGAIN, 0x1002, *_AMD_GRAPHICS),
     Row(Trouble.POWER, 0x1002, None, kind=_VGA),  # AMD/ATI graphics
     _row(Trouble.POWER, 0x15B3, 0xCB84, 0xCF6C, 0xCF70, 0xCF80),  # Mellanox Spectrum

@@ -122,6 +122,11 @@ RESETS = [
     (0x1022, 0x149D, 0x0C0330, None, {}),
     (0x168C, 0x003C, 0x028000, ("bus",), {"reset-kills": "warn"}),
     (0x168C, 0x003C, 0x028000, (), {"reset-kills": "ok"}),
+    (0x1B21, 0x1164, 0x010601, ("pm", "bus"), {"reset-kills": "warn"}),  # ASM1164: 6.18 does not know it
+    (0x1B21, 0x1164, 0x010601, ("pm",), {"reset-kills": "ok"}),
+    (0x1B21, 0x1166, 0x010601, ("pm", "bus"), {}),
+    (0x1022, 0x1502, 0x118000, ("flr",), {"reset-hangs": "warn"}),  # AMD's neural processor
+    (0x1022, 0x17F0, 0x118000, None, {"reset-hangs": "warn"}),
     (0x10DE, 0x2342, 0x030200, None, {"reset-kills": "warn"}),  # a range of devices
     (0x10DE, 0x2382, 0x030200, None, {}),
     (0x1002, 0x731F, 0x030000, ("bus",), {"reset-fails": "warn"}),
