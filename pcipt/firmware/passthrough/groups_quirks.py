@@ -4,7 +4,9 @@ Facts only, of devices that can be in an x86 machine. A row needs the vendor's s
 commit that names the device.
 Source: linux 6.18 drivers/pci/quirks.c: pci_dev_acs_enabled, pci_quirk_intel_pch_acs_ids,
         pci_quirk_intel_spt_pch_acs_match; quirk_dma_func0_alias, quirk_dma_func1_alias, fixed_dma_alias_tbl,
-        quirk_mic_x200_dma_alias, quirk_pex_vca_alias, quirk_use_pcie_bridge_dma_alias.
+        quirk_mic_x200_dma_alias, quirk_pex_vca_alias, quirk_plx_ntb_dma_alias,
+        quirk_use_pcie_bridge_dma_alias. The ids of quirk_switchtec_ntb_dma_alias are not known without the
+        device: they are in registers behind its BAR.
 """
 
 import enum
@@ -136,6 +138,7 @@ ALIAS_QUIRKS: tuple[AliasQuirk, ...] = (
         _ids((0x2954, 0x2956), (0x2958, 0x295A)),  # Visual Compute Accelerator
         tuple(slot << 3 | number for slot in range(32) for number in range(5)),
     ),
+    AliasQuirk(Alias.OTHER_DEVICE, 0x10B5, _ids(0x87B0, 0x87B1), tuple(range(256))),  # PLX, two hosts' bridge
 )
 
 

@@ -199,6 +199,17 @@ def test_a_card_that_uses_the_requester_id_of_another_device_number(card):
     assert why(evidence, "03:0e.0", "03:01.0") == (["dma-alias"] if card == 0x02BB else [])
 
 
+def test_a_bridge_between_two_hosts_uses_all_requester_ids_of_its_bus():
+    """A non-transparent bridge of a PLX PEX 87xx beside another port's management function."""
+    pair = (
+        endpoint("03:00.0", "00:1c.0", vendor=0x10B5, device=0x87B0),
+        endpoint("03:00.1", "00:1c.0", acs=ALL),
+    )
+    evidence = evidence_of(root_port("00:1c.0", 3), *pair)
+    assert why(evidence, "03:00.0", "03:00.1") == ["dma-alias"]
+    assert sets(evidence, *KERNEL_RULES) == ["03:00.0 03:00.1"]
+
+
 @pytest.mark.parametrize(
     ("bits", "number", "together"), [(1, 4, True), (1, 3, False), (2, 2, True), (2, 1, False), (3, 1, True)]
 )
