@@ -14,7 +14,7 @@ from pcipt import values as attrs
 from pcipt.pci.config import ConfigSpace, HeaderType
 
 _IO_32 = 0x1
-_PREFETCH_64 = 0x1
+_PREFETCH_64 = 0x1  # bits 3:0 of the prefetchable base register
 _CARDBUS_PREFETCH = 0x100  # bridge control bits 8 and 9 make memory windows 0 and 1 prefetchable
 
 
@@ -44,7 +44,9 @@ class Bridge:
     `windows`.
 
     `primary` is the bus above the bridge, `secondary` the bus directly below, `subordinate` the highest bus
-    below. A `secondary` of 0 means that the bridge is not set up.
+    below. A `secondary` of 0 means that the bridge is not set up. `wide` is True if the prefetchable window,
+    open or closed, is one for 64-bit addresses; it is not compared, because the words of lspci do not always
+    tell it.
 
     Shape:  `windows` of a PCI bridge: I/O, memory, prefetchable, at most one of each. Of a CardBus bridge: up
             to two memory windows, then up to two I/O windows.
@@ -54,6 +56,7 @@ class Bridge:
     secondary: int
     subordinate: int
     windows: tuple[Window, ...]
+    wide: bool = attrs.field(default=False, eq=False)
 
 
 def decode_bridge(config: ConfigSpace) -> Bridge | None:
@@ -69,7 +72,8 @@ def decode_bridge(config: ConfigSpace) -> Bridge | None:
     if config.header is HeaderType.CARDBUS:
         return Bridge(primary, secondary, subordinate, _cardbus_windows(config))
     windows = (io_window(config), memory_window(config), prefetchable_window(config))
-    return Bridge(primary, secondary, subordinate, tuple(w for w in windows if w is not None))
+    wide = (config.u16(0x24) or 0) & 0xF == _PREFETCH_64
+    return Bridge(primary, secondary, subordinate, tuple(w for w in windows if w is not None), wide)
 
 
 def io_window(config: ConfigSpace) -> Window | None:

@@ -66,6 +66,16 @@ def test_every_pair_of_io_registers():
             assert found == ((Window(IO, start, end),) if start <= end else ())
 
 
+@pytest.mark.parametrize(
+    ("base", "header", "wide"),
+    [(0xFFF1, BRIDGE, True), (0x0001, BRIDGE, True), (0xFFF0, BRIDGE, False), (0xFFF1, CARDBUS, False)],
+)
+def test_the_type_of_the_prefetchable_window_is_known_even_if_it_is_closed(base, header, wide):
+    bridge = decode_bridge(ConfigSpace(space({**pair(0x24, base, base & 0xF)}, header=header)))
+    assert bridge is not None
+    assert bridge.wide is wide
+
+
 @pytest.mark.parametrize("header", [BRIDGE, CARDBUS])
 def test_bus_numbers_stand_at_18(header):
     bridge = decode_bridge(ConfigSpace(space({0x18: (4, 0xAA_04_02_01)}, header=header)))

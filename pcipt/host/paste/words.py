@@ -42,6 +42,7 @@ _WINDOW = re.compile(
 _WINDOWS = {
     "i/o": WindowKind.IO, "memory": WindowKind.MEMORY, "prefetchable memory": WindowKind.PREFETCHABLE,
 }  # fmt: skip
+_DIGITS_32 = 8
 _NODE = re.compile(r"(?:.*\bNUMA node )?(\d{1,4})\b", _FLAGS)
 #  what lspci prints of a function whose registers read all ones
 _ALL_ONES = re.compile(r"!!! Unknown header type 7f", _FLAGS)
@@ -86,6 +87,7 @@ class Words:
     command: int | None = None
     buses: tuple[int, int, int] | None = None
     windows: list[Window] = attrs.field(factory=list)
+    wide: bool = False
     bars: dict[int, Bar] = attrs.field(factory=dict)
     detailed: bool = False
     counted: bool = False
@@ -121,7 +123,7 @@ class Words:
     @property
     def told(self) -> Told:
         """Return what they tell of registers."""
-        bridge = Bridge(*self.buses, tuple(self.windows)) if self.buses is not None else None
+        bridge = Bridge(*self.buses, tuple(self.windows), self.wide) if self.buses is not None else None
         bars = tuple(self.bars[index] for index in sorted(self.bars))
         return Told(self.title, self.command, bridge, bars, self.silent or self.revision == ONES)
 
@@ -218,8 +220,14 @@ class Words:
             self.numa_node = int(found[1])
 
     def _window(self, kind: str, base: str, limit: str, more: str) -> None:
-        """Read a window; one that is closed is left out, as `decode_bridge` leaves it out."""
+        """Read a window; one that is closed is left out, as `decode_bridge` leaves it out.
+
+        A prefetchable window for 64-bit addresses is printed with 16 digits.
+        """
         start, end = int(base, 16), int(limit, 16)
+        self.wide = self.wide or (
+            _WINDOWS[kind.lower()] is WindowKind.PREFETCHABLE and len(base) > _DIGITS_32
+        )
         if start <= end and "[disabled]" not in more.lower():
             prefetchable = kind.lower() == "memory" and "(prefetchable)" in more.lower()
             self.windows.append(

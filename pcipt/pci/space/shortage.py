@@ -1,7 +1,8 @@
 """Tell why a BAR has no address: which window above it is short, by how much, and what would help.
 
 Linux puts a prefetchable BAR into the prefetchable window, else into the memory window; a BAR that is not
-prefetchable only into the memory window.
+prefetchable only into the memory window. A prefetchable window for 64-bit addresses gets no BAR of 32 bits,
+wherever the window lies.
 
 Source: linux drivers/pci/setup-res.c (__pci_assign_resource), drivers/pci/setup-bus.c (hot-plug reserve),
         Documentation/admin-guide/kernel-parameters.txt (pci=realloc, hpiosize, hpmmiosize, hpmmioprefsize).
@@ -144,7 +145,8 @@ def candidates(windows: tuple[WindowSpace, ...], bar: Bar) -> tuple[WindowSpace,
     found = [window for kind in kinds for window in windows if window.kind is kind]
     if bar.kind is BarKind.MEM64:
         return tuple(found)
-    return tuple(each for each in found if each.range is None or each.range.start < BELOW_4G)
+    low = (each for each in found if each.range is None or each.range.start < BELOW_4G)
+    return tuple(each for each in low if not each.wide)
 
 
 def alignment_of(bar: Bar) -> int:

@@ -42,7 +42,8 @@ class WindowSpace:
     """One window: of a bridge, or of a root bus (`bridge` is None).
 
     `segment` and `bus` name the bus below. `range` is None if the window is closed. `uses` are in ascending
-    order. `gaps` are the free ranges.
+    order. `gaps` are the free ranges. `wide` is True for a prefetchable window of a bridge for 64-bit
+    addresses.
     """
 
     segment: int
@@ -52,6 +53,7 @@ class WindowSpace:
     range: Range | None
     uses: tuple[Use, ...] = ()
     gaps: tuple[Range, ...] = ()
+    wide: bool = False
 
     @property
     def free(self) -> int:
@@ -91,7 +93,10 @@ def windows_of(machine: Machine, bridge: Function) -> tuple[WindowSpace, ...]:
         spans = [range_of(each) for each in numbers.windows if each.kind is kind and each.base]
         found += [(kind, span) for span in spans] or [(kind, None)]
     here = (bridge.sbdf.segment, numbers.secondary, bridge.sbdf)
-    return tuple(_space(*here, kind, span, below) for kind, span in found)
+    spaces = (_space(*here, kind, span, below) for kind, span in found)
+    return tuple(
+        attrs.evolve(space, wide=numbers.wide and space.kind is WindowKind.PREFETCHABLE) for space in spaces
+    )
 
 
 def windows_of_root(machine: Machine, root: Root, roots: RootWindows) -> tuple[WindowSpace, ...]:

@@ -220,5 +220,8 @@ def test_the_words_that_lspci_prints_tell_what_the_bytes_tell(path, tmp_path):
             assert (function.command, function.bridge, function.path) == (
                 hexed.command, hexed.bridge, hexed.path,
             )  # fmt: skip
+            windows = function.bridge.windows if function.bridge is not None else ()
+            if any(window.kind is WindowKind.PREFETCHABLE for window in windows):
+                assert function.bridge.wide == hexed.bridge.wide
             if function.ids.class_code >> 8 != 0x0101:  # an IDE controller may ignore its registers
                 assert bars_of(function) == bars_of(hexed)

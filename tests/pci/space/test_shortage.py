@@ -148,6 +148,30 @@ def test_a_bar_of_32_bits_has_nothing_above_4_gib():
     assert (found.windows[0].kind, codes(found)) == (WindowKind.MEMORY, ["rescan"])
 
 
+#  the port's memory window, its prefetchable window, is that for 64 bits -> the window named, short by
+NARROW = [
+    (None, (0xC000_0000, 0xC3FF_FFFF), True, WindowKind.MEMORY, 16 * MEGABYTE),  # Linux puts no 32 bits there
+    (FOUR, (0xC000_0000, 0xC3FF_FFFF), True, WindowKind.MEMORY, 12 * MEGABYTE),
+    (None, None, True, WindowKind.MEMORY, 16 * MEGABYTE),
+    (None, (0xC000_0000, 0xC3FF_FFFF), False, WindowKind.PREFETCHABLE, 0),
+    (None, None, False, WindowKind.PREFETCHABLE, 16 * MEGABYTE),
+]
+
+
+@pytest.mark.parametrize(("memory", "prefetchable", "wide", "kind", "lacks"), NARROW)
+def test_a_32_bit_prefetchable_bar_does_not_go_into_a_window_for_64_bits(
+    memory, prefetchable, wide, kind, lacks
+):
+    """The frame buffer of a Matrox G200 behind a port."""
+    above = port("00:01.0", (1, 1), memory, prefetchable)
+    if not wide:
+        data = bytearray(above.config)
+        data[0x24], data[0x26] = data[0x24] & 0xF0, data[0x26] & 0xF0
+        above = attrs.evolve(above, config=bytes(data))
+    (found,) = short(above, card("01:00.0", lost(16 * MEGABYTE, LOST | Resource.PREFETCH)))
+    assert (found.windows[0].kind, found.short) == (kind, lacks)
+
+
 def test_ports_have_a_window_of_their_own():
     (found,) = short(port("00:01.0", (1, 1), FOUR), card("01:00.0", lost(128, 0x2000_0101)))
     assert (found.windows[0].kind, found.short) == (WindowKind.IO, 128)
