@@ -13,6 +13,8 @@ import enum
 from pcipt import values as attrs
 from pcipt.pci.config import ConfigSpace, HeaderType
 
+#  class code of a bridge that passes on every address that no other device claims, beside its windows
+SUBTRACTIVE = 0x060401
 _IO_32 = 0x1
 _PREFETCH_64 = 0x1  # bits 3:0 of the prefetchable base register
 _CARDBUS_PREFETCH = 0x100  # bridge control bits 8 and 9 make memory windows 0 and 1 prefetchable

@@ -102,7 +102,8 @@ def _about(bus: BusSpace) -> str:
             text += ", windows not known"
         return f"{text}, the host bridge adds {added}" if bus.shift != NO_SHIFT else text
     slot = ", slot" if bus.slot else ""
-    return f"  bus {bus.bus:02x}{slot}{', empty' if bus.empty else ''}"
+    more = ", passes on what no other device claims (subtractive decode)" if bus.subtractive else ""
+    return f"  bus {bus.bus:02x}{slot}{', empty' if bus.empty else ''}{more}"
 
 
 def _row(window: WindowSpace) -> tuple[str, ...]:

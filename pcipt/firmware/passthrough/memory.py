@@ -19,8 +19,8 @@ from pcipt.firmware.passthrough.verdict import (
 )
 from pcipt.firmware.regions.regions import DROPPED, Region, Regions
 from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
+from pcipt.pci.bridge import SUBTRACTIVE
 
-_SUBTRACTIVE = 0x060401
 _MESSAGES = FixedRange(MESSAGES, "interrupt messages")
 _RESCAN = (
     "let Linux give it another address: remove it in sysfs and rescan its bus; or boot dom0's Linux with "
@@ -44,7 +44,7 @@ def windows(function: Function, evidence: Evidence) -> Said:
         if bridge.bridge is None:
             yield Unknown("windows of the bridge above")
             return
-        if bridge.ids.class_code == _SUBTRACTIVE or bridge.allocations:
+        if bridge.ids.class_code == SUBTRACTIVE or bridge.allocations:
             continue  # subtractive decode, or other registers define what it forwards
         for bar, span in tuple(waiting):
             if not any(_passes(window, bar, span) for window in bridge.bridge.windows):

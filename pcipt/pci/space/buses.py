@@ -8,7 +8,7 @@ from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine
 from pcipt.pci.space.beliefs import Shift
 from pcipt.pci.space.translation import Root, root_of
-from pcipt.pci.space.windows import RootWindows, WindowSpace, windows_of, windows_of_root
+from pcipt.pci.space.windows import RootWindows, WindowSpace, is_subtractive, windows_of, windows_of_root
 
 
 @attrs.frozen
@@ -17,7 +17,8 @@ class BusSpace:
 
     `bridge` is None for a root bus. `slot` is True if the bridge is a port with a slot; `empty` is True if no
     function is on the bus. `shift` is what the host bridge adds to addresses. `windows` of a root bus are
-    empty if they are not known.
+    empty if they are not known. `subtractive` is True if the bridge passes on what no other device claims as
+    well, so that closed windows do not matter.
     """
 
     segment: int
@@ -27,6 +28,7 @@ class BusSpace:
     empty: bool
     shift: Shift
     windows: tuple[WindowSpace, ...]
+    subtractive: bool = False
 
 
 def buses_of(machine: Machine, roots: RootWindows, about: Function | None = None) -> tuple[BusSpace, ...]:
@@ -66,4 +68,5 @@ def _behind(machine: Machine, bridge: Function) -> Iterator[BusSpace]:
         empty=not machine.children(bridge.sbdf),
         shift=bridge.shift,
         windows=windows_of(machine, bridge),
+        subtractive=is_subtractive(bridge),
     )

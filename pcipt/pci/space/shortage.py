@@ -21,7 +21,14 @@ from pcipt.pci.machine import Machine
 from pcipt.pci.space.beliefs import NO_SHIFT, name_of
 from pcipt.pci.space.holes import room_for
 from pcipt.pci.space.translation import root_of
-from pcipt.pci.space.windows import NO_ROOTS, RootWindows, WindowSpace, windows_of, windows_of_root
+from pcipt.pci.space.windows import (
+    NO_ROOTS,
+    RootWindows,
+    WindowSpace,
+    is_subtractive,
+    windows_of,
+    windows_of_root,
+)
 from pcipt.words import size_text
 
 BELOW_4G = 1 << 32
@@ -49,7 +56,8 @@ class Shortage:
     """A BAR without an address. `virtual` is True for a VF BAR, whose `size` is that of one virtual function.
 
     `needed` is the room for all of it; `size` and `needed` are None if unknown. `windows` are those that
-    could hold it, one for each bridge above, the nearest first, and of the root bus if it is known. `short`
+    could hold it, one for each bridge above, the nearest first, and of the root bus if it is known; each is
+    there once (behind a bridge with subtractive decode, two levels can have the same). `short`
     is what the first of them lacks: 0 if it has room, None if the size or the windows are not known.
     """
 
@@ -160,12 +168,23 @@ def has_room(window: WindowSpace, bar: Bar, needed: int | None) -> bool:
 
 
 def chain_of(machine: Machine, function: Function, roots: RootWindows) -> Iterator[tuple[WindowSpace, ...]]:
-    """Yield the windows of each bridge above a function, the nearest first, then those of the root bus."""
-    for bridge in machine.above(function):
-        yield windows_of(machine, bridge)
+    """Yield the windows of each bridge above a function, the nearest first, then those of the root bus.
+
+    A bridge with subtractive decode passes on what the windows above it have, too: these follow its own. Its
+    windows of a kind (I/O, memory) are left out if those above it are not known.
+    """
     root = root_of(function.path)
-    if root is not None and (found := windows_of_root(machine, root, roots)):
-        yield found
+    top = windows_of_root(machine, root, roots) if root is not None else ()
+    levels = [top]  # from the root bus down
+    for bridge in reversed(tuple(machine.above(function))):
+        found = windows_of(machine, bridge)
+        if is_subtractive(bridge):
+            known = {window.kind is WindowKind.IO for window in levels[-1]}
+            found = (*(each for each in found if (each.kind is WindowKind.IO) in known), *levels[-1])
+        levels.append(found)
+    yield from reversed(levels[1:])
+    if top:
+        yield top
 
 
 def _shortage(
@@ -173,11 +192,8 @@ def _shortage(
 ) -> Shortage:
     """Return what is known of one BAR without an address, which is needed `count` times in a row."""
     needed = bar.size * count if bar.size else None
-    chain = []
-    for windows in chain_of(machine, function, roots):
-        possible = candidates(windows, bar)
-        if possible:
-            chain.append(_best(possible, bar, needed))
+    levels = (candidates(windows, bar) for windows in chain_of(machine, function, roots))
+    chain = list(dict.fromkeys(_best(possible, bar, needed) for possible in levels if possible))
     short = None
     if chain and needed is not None:
         hole = chain[0].hole

@@ -19,6 +19,7 @@ def json_from_bus(bus: BusSpace) -> Json:
         "bridge": str(bus.bridge) if bus.bridge is not None else None,
         "slot": bus.slot,
         "empty": bus.empty,
+        "subtractive": bus.subtractive,
         "translation": json_from_shift(bus.shift),
         "windows": [json_from_window(window) for window in bus.windows],
     }

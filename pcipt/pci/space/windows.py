@@ -2,10 +2,12 @@
 
 A window is used by the BARs of the functions directly below, by what Linux keeps for them elsewhere, by the
 VF BARs of physical functions for all their virtual functions, and by the windows of bridges directly below.
-A window that begins at 0 is taken for closed: its registers were never written.
+What is behind a bridge with subtractive decode counts as directly below too, as far as it is outside of that
+bridge's windows. A window that begins at 0 is taken for closed: its registers were never written.
 
 Units:  addresses of the bus, as registers hold them.
-Source: PCI-to-PCI Bridge 1.2 §3.2.5; linux drivers/pci/setup-bus.c (what Linux puts into which window).
+Source: PCI-to-PCI Bridge 1.2 §3.2.5; linux drivers/pci/setup-bus.c (what Linux puts into which window),
+        drivers/pci/probe.c (pci_read_bridge_bases: the windows of a bridge with subtractive decode).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bars import Bar, BarKind
-from pcipt.pci.bridge import Window, WindowKind
+from pcipt.pci.bridge import SUBTRACTIVE, Window, WindowKind
 from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine
 from pcipt.pci.space.beliefs import WINDOW_NAMES, name_of
@@ -35,6 +37,9 @@ class Use:
     sbdf: Sbdf | None
     what: str
     range: Range
+
+
+Users = Mapping[bool, tuple[Use, ...]]  # what functions use: of memory (False), of I/O ports (True)
 
 
 @attrs.frozen
@@ -87,13 +92,13 @@ def windows_of(machine: Machine, bridge: Function) -> tuple[WindowSpace, ...]:
     numbers = bridge.bridge
     if numbers is None:
         return ()
-    below = machine.children(bridge.sbdf)
     found: list[tuple[WindowKind, Range | None]] = []
     for kind in ORDER:
         spans = [range_of(each) for each in numbers.windows if each.kind is kind and each.base]
         found += [(kind, span) for span in spans] or [(kind, None)]
+    users = _users(machine, machine.children(bridge.sbdf))
     here = (bridge.sbdf.segment, numbers.secondary, bridge.sbdf)
-    spaces = (_space(*here, kind, span, below) for kind, span in found)
+    spaces = (_space(*here, kind, span, users) for kind, span in found)
     return tuple(
         attrs.evolve(space, wide=numbers.wide and space.kind is WindowKind.PREFETCHABLE) for space in spaces
     )
@@ -109,7 +114,7 @@ def windows_of_root(machine: Machine, root: Root, roots: RootWindows) -> tuple[W
             Use(None, "in use by Linux", Range(Address(each.start - shift), each.size)) for each in held
         ]
         here = Range(Address(span.start - shift), span.size)
-        found.append(_space(*root, None, WindowKind.MEMORY, here, below, others))
+        found.append(_space(*root, None, WindowKind.MEMORY, here, _users(machine, below), others))
     return tuple(found)
 
 
@@ -119,19 +124,45 @@ def _space(
     bridge: Sbdf | None,
     kind: WindowKind,
     span: Range | None,
-    below: Sequence[Function],
+    users: Users,
     others: Sequence[Use] = (),
 ) -> WindowSpace:
-    """Return one window with what the functions `below` and `others` use in it."""
+    """Return one window with what `users` and `others` use in it."""
     if span is None:
         return WindowSpace(segment, bus, bridge, kind, None)
-    io = kind is WindowKind.IO
-    named = [use for function in below for use in uses_of(function, io=io) if use.range.overlaps(span)]
+    named = [use for use in users[kind is WindowKind.IO] if use.range.overlaps(span)]
     known = {use.range for use in named}
     uses = sorted([*named, *(use for use in others if use.range not in known)], key=lambda use: use.range)
     return WindowSpace(
         segment, bus, bridge, kind, span, tuple(uses), gaps_in(span, (use.range for use in uses))
     )
+
+
+def is_subtractive(function: Function) -> bool:
+    """Return True if the function is a bridge with subtractive decode, and its bus numbers were read."""
+    return function.bridge is not None and function.ids.class_code == SUBTRACTIVE
+
+
+def _users(machine: Machine, below: Sequence[Function]) -> Users:
+    """Return what the functions `below` use, with what `_used` adds: of memory (False), of I/O (True)."""
+    return {io: tuple(_used(machine, below, io=io)) for io in (False, True)}
+
+
+def _used(machine: Machine, below: Sequence[Function], *, io: bool) -> Iterator[Use]:
+    """Yield what the functions `below` use, and what is used behind those with subtractive decode outside of
+    their windows; parents form no loop.
+    """
+    for function in below:
+        held = tuple(uses_of(function, io=io))
+        yield from held
+        if is_subtractive(function):
+            behind = _used(machine, machine.children(function.sbdf), io=io)
+            yield from (use for use in behind if not any(_contains(each.range, use.range) for each in held))
+
+
+def _contains(outer: Range, inner: Range) -> bool:
+    """Return True if all of `inner` is in `outer`."""
+    return outer.start <= inner.start and inner.last <= outer.last
 
 
 def uses_of(function: Function, *, io: bool) -> Iterator[Use]:

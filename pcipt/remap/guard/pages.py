@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
 from pcipt.pci.bars import name_of_bar
+from pcipt.pci.bridge import SUBTRACTIVE
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
 from pcipt.remap.bar_ranges import assigned_range
 from pcipt.remap.desired import By
@@ -20,7 +21,6 @@ from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import who_needs
 from pcipt.remap.vpci.trapped import lost_tables
 
-SUBTRACTIVE = 0x060401  # such a bridge passes on every address that no other device claims
 #  functions that dom0 needs all the time although no driver is bound (a disk or serial console has a driver)
 NOT_SPARED = {
     0x0600: "a host bridge",

@@ -172,6 +172,63 @@ def test_a_32_bit_prefetchable_bar_does_not_go_into_a_window_for_64_bits(
     assert (found.windows[0].kind, found.short) == (kind, lacks)
 
 
+def legacy(address="01:00.0", buses=(2, 2), parent="00:01.0", **windows):
+    """Make a bridge to conventional PCI with subtractive decode, as ASMedia's ASM1083 or Intel's 82801."""
+    raw = port(address, buses, parent=parent, slot=False, **windows)
+    data = bytearray(raw.config)
+    put(data, {0x08: (4, 0x0604_0103)})
+    return attrs.evolve(raw, config=bytes(data))
+
+
+OLD = {"sbdf": "02:00.0"}
+KEPT = card(
+    "02:01.0", Resource(0xE000_0000, 2 * MEGABYTE, 0x200), parent="01:00.0", registers=bars(0xE000_0000)
+)
+BEHIND = [
+    # the port's window, the bridge's, what else is behind it, size -> whose window is named, short by, helps
+    (FOUR, None, [], MEGABYTE, "00:01.0", 0, ["rescan"]),
+    (FOUR, None, [KEPT], 4 * MEGABYTE, "00:01.0", 2 * MEGABYTE, ["realloc", "hotplug-reserve"]),
+    (FOUR, (0xE020_0000, 0xE02F_FFFF), [KEPT], MEGABYTE, "01:00.0", 0, ["rescan"]),  # its own window first
+    (FOUR, (0xE020_0000, 0xE02F_FFFF), [], 2 * MEGABYTE, "00:01.0", 0, ["rescan"]),
+    (None, None, [], MEGABYTE, "01:00.0", MEGABYTE, ["realloc", "hotplug-reserve"]),
+]
+
+
+@pytest.mark.parametrize(("memory", "own", "others", "size", "named", "lacks", "helps"), BEHIND)
+def test_behind_subtractive_decode_the_windows_above_count_too(
+    memory, own, others, size, named, lacks, helps
+):
+    raws = (port("00:01.0", (1, 2), memory), legacy(memory=own), *others)
+    (found,) = short(*raws, card("02:00.0", lost(size), parent="01:00.0"), **OLD)
+    assert (found.windows[0].bridge, found.short, codes(found)) == (parse_sbdf(named), lacks, helps)
+    assert len(set(found.windows)) == len(found.windows)
+
+
+def test_what_is_behind_subtractive_decode_uses_the_windows_above():
+    raws = (port("00:01.0", (1, 2), FOUR), legacy(), KEPT)
+    machine = decode_machine(raws)
+    window = windows_of(machine, machine.functions[parse_sbdf("00:01.0")])[1]
+    assert [(str(use.sbdf), use.what) for use in window.uses] == [("0000:02:01.0", "BAR 0")]
+    assert window.hole == Range(0xE020_0000, 2 * MEGABYTE)
+    inside = decode_machine((raws[0], legacy(memory=(0xE000_0000, 0xE01F_FFFF)), KEPT))
+    window = windows_of(inside, inside.functions[parse_sbdf("00:01.0")])[1]
+    assert [(str(use.sbdf), use.what) for use in window.uses] == [("0000:01:00.0", "memory window")]
+    assert [each.subtractive for each in buses_of(machine, {})] == [False, False, True]
+
+
+def test_behind_subtractive_decode_on_a_root_bus():
+    """An 82801 of which the windows are closed, as on most machines of its time."""
+    raws = (legacy("00:1e.0", (2, 2), None), card("02:00.0", lost(MEGABYTE), parent="00:1e.0"))
+    (found,) = short(*raws, **OLD)
+    assert (found.windows, found.short, found.text, codes(found)) == ((), None, "", ["realloc"])
+    room = {(0, 0): [(Range(0xC000_0000, 4 * MEGABYTE), ())]}
+    (found,) = short(*raws, **OLD, roots=room)
+    assert (found.windows[0].bridge, found.short, codes(found)) == (None, 0, ["rescan"])
+    io = card("02:00.0", lost(128, 0x2000_0101), parent="00:1e.0")
+    (found,) = short(raws[0], io, **OLD, roots=room)
+    assert (found.windows, codes(found)) == ((), ["realloc"])  # the ports of a root bus are not known
+
+
 def test_ports_have_a_window_of_their_own():
     (found,) = short(port("00:01.0", (1, 1), FOUR), card("01:00.0", lost(128, 0x2000_0101)))
     assert (found.windows[0].kind, found.short) == (WindowKind.IO, 128)
