@@ -5,7 +5,9 @@ Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phanto
         endpoint whose function number is below the stride; at most 8 such options; the stride is doubled
         until no real function is on its way);
         tools/firmware/hvmloader/pci.c (pci_setup) and xen/include/public/hvm/e820.h, alike from 4.17 to 4.22;
-        xl.cfg(5), gfx_passthru and mmio_hole.
+        xl.cfg(5), gfx_passthru and mmio_hole; tools/libs/light/libxl_dm.c
+        (libxl__detect_gfx_passthru_kind: with the device model qemu-xen gfx_passthru=1 is an error for other
+        cards than the graphics of Intel's processors).
 """
 
 from pcipt.firmware.passthrough.boot_options import verdict_without
@@ -139,7 +141,7 @@ def graphics(function: Function, _evidence: Evidence) -> Said:
         "it is a display: in an HVM guest it is the second display, after that of QEMU, and stays dark "
         "until its driver runs"
     )
-    cure = "gfx_passthru=1 in xl.cfg makes it the first display"
+    cure = "leave gfx_passthru out of xl.cfg: with it xl starts no guest that has such a card (qemu-xen)"
     yield Reason("display", Verdict.OK, text, cure)
 
 

@@ -170,6 +170,13 @@ def test_display_controllers(address, vendor, kind, expected, line):
     assert [each.xl for each in reasons(rules.graphics, address, evidence)] == [line] * len(expected)
 
 
+def test_no_cure_for_a_display_makes_xl_fail():
+    """With qemu-xen, libxl takes gfx_passthru=1 for the graphics of Intel's processors only."""
+    evidence = evidence_of(function("03:00.0", vendor=0x10DE, class_code=0x030000))
+    (reason,) = reasons(rules.graphics, "03:00.0", evidence)
+    assert reason.cure.startswith("leave gfx_passthru out of xl.cfg")
+
+
 BARS = [
     # sizes in MiB of 64-bit BARs, of 32-bit BARs -> reasons, line for xl.cfg
     ((16,), (1,), {}, []),
