@@ -44,6 +44,8 @@ def judge_acs(function: Function, evidence: Evidence) -> Judgement:
         row.separation is not Separation.SOUTHBRIDGE or _in_southbridge(function, evidence)
     ):
         return _by_registers(function, evidence, wide=True) if row.separation is Separation.WIDE else _YES
+    if function.physfn is not None:
+        return _YES  # always PCI Express, whatever was read of it
     express = function.express
     if express is None:
         if not evidence.knows_capabilities(function.sbdf):

@@ -135,6 +135,13 @@ def test_virtual_functions_stand_alone():
     assert sets(evidence) == []
 
 
+def test_virtual_functions_stand_alone_even_if_their_registers_were_not_read():
+    """A recording that was not made by root has 64 bytes of each, and the links to physical functions."""
+    raws = [endpoint("03:00.0", None), *(endpoint(f"03:00.{n}", physfn="03:00.0") for n in (1, 2))]
+    evidence = evidence_of(*(attrs.evolve(raw, config=raw.config[:64]) for raw in raws))
+    assert {each.unknown for each in sets_of(evidence, groups_of(evidence))} == {()}
+
+
 QUIRKS = [
     # functions -> sets
     ([root_port("00:1c.0", 3, acs=None, device_id=0x1C10), endpoint("03:00.0", "00:1c.0")], []),
