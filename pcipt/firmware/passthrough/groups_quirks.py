@@ -13,6 +13,7 @@ import enum
 
 from pcipt import values as attrs
 from pcipt.pci import Function
+from pcipt.pci.requester import PCIE_TO_PCI
 
 Ids = frozenset[int]
 
@@ -140,6 +141,29 @@ ALIAS_QUIRKS: tuple[AliasQuirk, ...] = (
     ),
     AliasQuirk(Alias.OTHER_DEVICE, 0x10B5, _ids(0x87B0, 0x87B1), tuple(range(256))),  # PLX, two hosts' bridge
 )
+
+
+# Bridges from PCI Express to conventional PCI that may lack the capability that says so: (vendor, device).
+HIDDEN_EXPRESS = frozenset({
+    (0x1B21, 0x1080),  # ASMedia ASM1083
+    (0x10E3, 0x8113),  # Tundra Tsi381
+    (0x1283, 0x8892), (0x1283, 0x8893),  # ITE
+    (_INTEL, 0x244E),  # Intel 82801, behind a port
+})  # fmt: skip
+
+
+def hides_express(bridge: Function, above: Function | None) -> bool:
+    """Return True if the bridge has a PCI Express link to `above`, the bridge directly above it (None on a
+    root bus), and no capability that says so. The capabilities of both must have been read.
+    """
+    return (
+        (bridge.ids.vendor, bridge.ids.device) in HIDDEN_EXPRESS
+        and bridge.bridge is not None
+        and bridge.express is None
+        and above is not None
+        and above.express is not None
+        and above.express.port_type != PCIE_TO_PCI
+    )
 
 
 def acs_quirk(function: Function) -> AcsQuirk | None:

@@ -11,12 +11,13 @@ Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phanto
 """
 
 from pcipt.firmware.passthrough.boot_options import verdict_without
-from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk
+from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk, hides_express
 from pcipt.firmware.passthrough.index import is_display
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict, names
-from pcipt.pci import BarKind, ConfigSpace, Function, RawFunction, Sbdf
+from pcipt.pci import BarKind, ConfigSpace, Function, RawFunction, Sbdf, sbdf_from_devfn
+from pcipt.pci.requester import Vendor, vendor_of
 from pcipt.pci.structures import MSIX
 
 _INTEL = 0x8086
@@ -64,6 +65,36 @@ def requester_alias(function: Function, evidence: Evidence) -> Said:
         text = f"its DMA carries the id of {other}, which does not exist: the IOMMU blocks this DMA"
         yield Reason(
             "dma-alias", Verdict.WARN, f"{text}, and no option of Xen helps (pci-phantom= counts up)"
+        )
+
+
+def hidden_bridge(function: Function, evidence: Evidence) -> Said:
+    """Yield a WARN reason if the function is behind a bridge that hides its PCI Express link, and VT-d in Xen
+    does not map the requester id that such a bridge uses.
+
+    A bridge from PCI Express to conventional PCI sends requests with the id of device 0, function 0 of the
+    bus below. Xen maps this id only if the bridge says what it is; else only that of the bridge. Nothing is
+    wrong if a function has this address: its guest must get all functions behind the bridge
+    (`requester-id-shared`). AMD's firmware tells these ids in the IVRS.
+    Source: xen/drivers/passthrough/vtd/iommu.c (domain_context_mapping), alike from 4.17 to 4.22; linux
+            drivers/pci/quirks.c (quirk_use_pcie_bridge_dma_alias).
+    """
+    bridges = [each for each in evidence.machine.above(function) if evidence.knows_capabilities(each.sbdf)]
+    hidden = [each for each in bridges if hides_express(each, evidence.machine.parent_of(each))]
+    numbers = hidden[-1].bridge if hidden else None
+    if numbers is None or vendor_of(evidence.machine) is not Vendor.INTEL:
+        return
+    used = sbdf_from_devfn(function.sbdf.segment, numbers.secondary, 0)
+    if used not in evidence.machine.functions:
+        text = (
+            f"its DMA carries the id of {used}, for the bridge {hidden[-1].sbdf} above it has a PCI Express "
+            "link and does not say so: Xen maps only the id of the bridge, and the IOMMU blocks this DMA"
+        )
+        yield Reason(
+            "dma-alias",
+            Verdict.WARN,
+            text,
+            "use a slot that is not behind this bridge: no option of Xen helps",
         )
 
 
@@ -229,5 +260,5 @@ def pin_for_pvh_dom0(function: Function, evidence: Evidence) -> Said:
 
 
 RULES: tuple[Rule, ...] = (
-    requester_alias, resets, graphics, large_bars, msix_of_pvh_dom0, pin_for_pvh_dom0,
+    requester_alias, hidden_bridge, resets, graphics, large_bars, msix_of_pvh_dom0, pin_for_pvh_dom0,
 )  # fmt: skip

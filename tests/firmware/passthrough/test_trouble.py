@@ -11,8 +11,16 @@ from pcipt.pci import Ids, parse_sbdf
 from pcipt.pci.raw import LinuxFacts
 from pcipt.xen.boot_words import BootWords
 from tests.firmware.passthrough.groups_cases import endpoint, root_port
-from tests.firmware.passthrough_cases import evidence_of, host, said_by, text_of
-from tests.machines import function
+from tests.firmware.passthrough_cases import (
+    TO_PCI,
+    conventional,
+    evidence_of,
+    express,
+    host,
+    said_by,
+    text_of,
+)
+from tests.machines import bridge, function
 
 MIB = 1 << 20
 
@@ -94,6 +102,35 @@ def test_every_device_with_a_requester_id_of_its_own_kind_is_told(row):
 def test_function_1_itself_has_no_alias():
     evidence = evidence_of(root_port("00:1c.0", 3), marvell("03:00.1"))
     assert reasons(rules.requester_alias, "03:00.1", evidence) == []
+
+
+def to_pci(address="03:00.0", parent="00:1c.0", *, ids=(0x1283, 0x8892), says=False):
+    """Make an ITE 8892, a bridge from PCI Express to PCI that does not say so."""
+    vendor, device = ids
+    raw = bridge(address, 4, 4, parent=parent, conventional=True, vendor=vendor, device=device)
+    return express(raw, TO_PCI) if says else conventional(raw)
+
+
+HIDDEN = [
+    # vendor of the machine, the bridge, the addresses behind it -> is the first one told
+    (0x8086, to_pci(), ["04:01.0"], True),
+    (0x8086, to_pci(), ["04:00.0"], False),  # its own id is the one that the bridge uses
+    (0x8086, to_pci(), ["04:01.0", "04:00.0"], False),  # they share an id: another reason says so
+    (0x8086, to_pci(says=True), ["04:01.0"], False),  # Xen maps 04:00.0 as well
+    (0x8086, to_pci(ids=(0x1283, 0x8888)), ["04:01.0"], False),
+    (0x8086, to_pci("00:1e.0", None, ids=(0x8086, 0x244E)), ["04:01.0"], False),  # no PCI Express above it
+    (0x1022, to_pci(), ["04:01.0"], False),  # the IVRS tells
+]
+
+
+@pytest.mark.parametrize(("vendor", "between", "behind", "told"), HIDDEN)
+def test_a_bridge_that_hides_its_express_link(vendor, between, behind, told):
+    cards = [conventional(function(each, parent=str(between.sbdf))) for each in behind]
+    host_bridge = conventional(function("00:00.0", vendor=vendor, class_code=0x060000))
+    evidence = evidence_of(host_bridge, root_port("00:1c.0", 3, last=4), between, *cards)
+    found = reasons(rules.hidden_bridge, behind[0], evidence)
+    assert [each.code for each in found] == (["dma-alias"] if told else [])
+    assert all("the id of 0000:04:00.0" in each.text for each in found)
 
 
 def test_the_lines_are_in_the_snippets():
