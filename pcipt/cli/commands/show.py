@@ -13,6 +13,7 @@ from pcipt import values as attrs
 from pcipt.cli.machine.details import Details, read_details
 from pcipt.cli.machine.find import SBDF_HELP, find_functions
 from pcipt.cli.machine.names import Names
+from pcipt.cli.machine.roots import root_windows
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
 from pcipt.cli.text.details_text import capability_row, device_rows, json_from_details, register_chapters
@@ -21,7 +22,14 @@ from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, want
 from pcipt.errors import printable
 from pcipt.host.files import Depth
 from pcipt.pci import Bar, BarKind, Finding, Function, Sbdf, SlotFilter, WindowKind, parse_target
-from pcipt.pci.space.shortage import Shortage, depends_on_others, shortages_of, told_findings
+from pcipt.pci.space.shortage import (
+    Shortage,
+    depends_on_others,
+    lacks_addresses,
+    shortages_of,
+    told_findings,
+)
+from pcipt.pci.space.windows import NO_ROOTS
 from pcipt.pci.structures import Place
 from pcipt.words import size_text
 
@@ -60,10 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    found = [with_neighbours(source, function) for function in find_functions(source, args.sbdf)]
+    root = args.root if args.dump is None else None
+    found = [with_neighbours(source, function, root) for function in find_functions(source, args.sbdf)]
     functions, short = [function for function, _ in found], [each for _, lacks in found for each in lacks]
     names = Names(numeric=args.numeric)
-    root = args.root if args.dump is None else None
     details = read_details(source, root, functions)
     if args.json:
         from pcipt.pci.json_view import json_from_function
@@ -101,10 +109,13 @@ def _print(function: Function, details: Details, names: Names, *, linux: bool, c
             print(" " * INDENT + line)
 
 
-def with_neighbours(source: Source, function: Function) -> tuple[Function, tuple[Shortage, ...]]:
+def with_neighbours(
+    source: Source, function: Function, root: str | None
+) -> tuple[Function, tuple[Shortage, ...]]:
     """Return the function as the whole machine shows it, and its BARs without an address.
 
-    The whole machine is read only if that matters. Findings about BARs without an address say what would
+    `root` is the directory of the machine's files, None for a dump. The whole machine, and the windows of
+    root buses, are read only if that matters. Findings about BARs without an address say what would
     help.
 
     Raises: InputError if the machine cannot be read.
@@ -113,11 +124,12 @@ def with_neighbours(source: Source, function: Function) -> tuple[Function, tuple
         return function, ()
     machine = source.machine(Depth.FULL)
     function = machine.functions.get(function.sbdf, function)
+    roots = root_windows(root) if lacks_addresses(function) else NO_ROOTS
     told = (
         attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}") if helps else finding
-        for finding, helps in told_findings(machine, function)
+        for finding, helps in told_findings(machine, function, roots)
     )
-    return attrs.evolve(function, findings=tuple(told)), shortages_of(machine, function)
+    return attrs.evolve(function, findings=tuple(told)), shortages_of(machine, function, roots)
 
 
 def sections(function: Function, details: Details, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:

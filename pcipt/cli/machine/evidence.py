@@ -14,6 +14,7 @@ from pcipt.cli.machine.pvh import (
     memory_map_of,
     xen_version,
 )
+from pcipt.cli.machine.roots import root_windows
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.passthrough.host import XenSays
@@ -32,6 +33,8 @@ from pcipt.host.function.facts import read_facts
 from pcipt.host.roles import read_roles
 from pcipt.host.uses import SSH_PORT, read_uses
 from pcipt.pci import Address, Finding, Range, Sbdf, decode_machine, parse_sbdf
+from pcipt.pci.space.shortage import lacks_addresses
+from pcipt.pci.space.windows import NO_ROOTS
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import Version
 
@@ -68,6 +71,9 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
         memory=memory,
         host=host or host_of(root, machine, tables, memory, said, live=live, other=other),
         live=live,
+        root_windows=root_windows(root)
+        if any(map(lacks_addresses, machine.functions.values()))
+        else NO_ROOTS,
     )
     if roles.serial is not None:
         shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}

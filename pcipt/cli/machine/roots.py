@@ -4,10 +4,13 @@ Source: linux drivers/acpi/pci_root.c, drivers/pci/bus.c: the lines "PCI Bus ddd
 """
 
 import re
+from typing import TYPE_CHECKING
 
 from pcipt.errors import PciptError
-from pcipt.host.iomem import NamedRange, read_memory
 from pcipt.pci import Range
+
+if TYPE_CHECKING:
+    from pcipt.host.iomem import NamedRange
 
 _BUS = re.compile(r"PCI Bus ([0-9a-f]{4,8}):([0-9a-f]{2})")
 Windows = dict[tuple[int, int], list[tuple[Range, tuple[Range, ...]]]]
@@ -21,6 +24,8 @@ def root_windows(root: str | None) -> Windows:
     """
     if root is None:
         return {}
+    from pcipt.host.iomem import read_memory  # most commands need no windows of root buses
+
     try:
         lines = read_memory(root).iomem or ()
     except (PciptError, OSError):
@@ -34,7 +39,7 @@ def root_windows(root: str | None) -> Windows:
     return found
 
 
-def _inside(lines: tuple[NamedRange, ...], depth: int) -> list[NamedRange]:
+def _inside(lines: "tuple[NamedRange, ...]", depth: int) -> "list[NamedRange]":
     """Return the lines one level below `depth`. `lines` begins right after the line of the range."""
     found = []
     for line in lines:

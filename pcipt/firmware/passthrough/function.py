@@ -139,7 +139,7 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
     """
     if not evidence.knows_capabilities(function.sbdf):
         yield Unknown("capabilities")
-    for finding, helps in told_findings(evidence.machine, function):
+    for finding, helps in told_findings(evidence.machine, function, evidence.root_windows):
         if finding.code in _FINDINGS:
             verdict, cure = _FINDINGS[finding.code]
             yield Reason(finding.code, verdict, finding.text, helps or cure)

@@ -28,6 +28,7 @@ from pcipt.firmware.passthrough.reasons import (
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
 from pcipt.pci.raw import LinuxFacts, Use
+from pcipt.pci.space.windows import NO_ROOTS, RootWindows
 
 if TYPE_CHECKING:
     from pcipt.pci.notation.xl_guest import XlGuest
@@ -82,7 +83,8 @@ class Evidence:
     functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `host`: what the host
     can do. `guest`: the only kind of guest to judge for; None is any. `xl`: the guest's configuration file;
     None if no file is judged. `live`: this is the running machine, so Xen could be asked. `pinless`:
-    functions that have no interrupt pin. `index`: computed from `machine` if it is not given.
+    functions that have no interrupt pin. `root_windows`: what host bridges pass on, by root bus; read only if
+    a BAR has no address. `index`: computed from `machine` if it is not given.
     """
 
     machine: Machine
@@ -107,6 +109,7 @@ class Evidence:
     xl: "XlGuest | None" = None
     live: bool = False
     pinless: frozenset[Sbdf] = frozenset()
+    root_windows: RootWindows = NO_ROOTS
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 
     def leaving(self, sbdfs: Iterable[Sbdf]) -> "Evidence":

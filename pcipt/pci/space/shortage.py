@@ -119,6 +119,11 @@ def depends_on_others(function: Function) -> bool:
     return function.shift != NO_SHIFT or not told.isdisjoint(OF_ADDRESSES)
 
 
+def lacks_addresses(function: Function) -> bool:
+    """Return True if a finding of the function says that one of its BARs or VF BARs has no address."""
+    return any(finding.code in CODES for finding in function.findings)
+
+
 def told_findings(
     machine: Machine, function: Function, roots: RootWindows = NO_ROOTS
 ) -> tuple[tuple[Finding, str], ...]:
@@ -126,7 +131,7 @@ def told_findings(
 
     Those about BARs without an address are completed: which window is short, and by how much.
     """
-    if not any(finding.code in CODES for finding in function.findings):
+    if not lacks_addresses(function):
         return tuple((finding, "") for finding in function.findings)
     short = {name_of(each.bar, virtual=each.virtual): each for each in shortages_of(machine, function, roots)}
     return tuple(_completed(finding, short) for finding in function.findings)

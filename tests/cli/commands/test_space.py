@@ -136,6 +136,28 @@ def test_show_and_check_tell_the_window(short):
     assert "pci=realloc" in reason["cure"]
 
 
+ROOT = "the memory window of the root bus 0000:00"
+LEAST = [
+    # a function whose BAR has no address -> what is told of the root bus, what helps the least
+    ("01:00.1", f"{ROOT} has enough room", "rescan-bridge", "remove the bridge"),
+    ("00:05.0", f"{ROOT} above it has enough room", "rescan", "remove the function"),
+]
+
+
+@pytest.mark.parametrize(("sbdf", "words", "code", "cure"), LEAST)
+def test_show_and_check_know_the_windows_of_root_buses_as_space_does(short, sbdf, words, code, cure):
+    unset = LOST.format(0x3F_FFFF, 0x2004_0200)
+    add(short, "pci0000:00/0000:00:05.0", config=config(), resource=unset + 12 * EMPTY_LINE)
+    assert words in run("show", sbdf, "--root", short)[1]
+    shown = json.loads(run("show", sbdf, "--root", short, "--json")[1])["unassigned"]
+    assert shown[0]["helps"][0]["code"] == code
+    assert shown == json.loads(run("space", sbdf, "--root", short, "--json")[1])["unassigned"]
+    (report,) = json.loads(run("check", sbdf, "--root", short, "--json")[1])["functions"]
+    reason = next(each for each in report["reasons"] if each["code"] == "bar-unassigned")
+    assert words in reason["text"]
+    assert reason["cure"].startswith(cure)
+
+
 def check_codes(root, sbdf):
     (report,) = json.loads(run("check", sbdf, "--root", root, "--json")[1])["functions"]
     return {each["code"]: each["verdict"] for each in report["reasons"]}
