@@ -7,6 +7,7 @@ Source: PCI Express Base 6.0 §6.12 (ACS); linux drivers/pci/pci.c, pci_acs_enab
 
 from pcipt import values as attrs
 from pcipt.firmware.passthrough.groups_quirks import Separation, acs_quirk
+from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.verdict import Evidence
 from pcipt.pci import Function
 from pcipt.pci.isolation import ACS_BITS, Acs
@@ -30,6 +31,7 @@ class Judgement:
 
 _YES = Judgement(separates=True)
 _UNREAD = Judgement(None, "its ACS registers were not read")
+_NOT_SET_UP = Judgement(separates=False, why="it has no ACS; Linux sets such a port up in a PV dom0 only")
 
 
 def judge_acs(function: Function, evidence: Evidence) -> Judgement:
@@ -43,7 +45,10 @@ def judge_acs(function: Function, evidence: Evidence) -> Judgement:
     if row is not None and (
         row.separation is not Separation.SOUTHBRIDGE or _in_southbridge(function, evidence)
     ):
-        return _by_registers(function, evidence, wide=True) if row.separation is Separation.WIDE else _YES
+        if row.separation is Separation.WIDE:
+            return _by_registers(function, evidence, wide=True)
+        by_linux = row.separation is Separation.BY_LINUX
+        return _NOT_SET_UP if by_linux and evidence.host.dom0 is Guest.PVH else _YES
     if function.physfn is not None:
         return _YES  # always PCI Express, whatever was read of it
     express = function.express
@@ -86,7 +91,8 @@ def _by_registers(function: Function, evidence: Evidence, *, wide: bool = False)
     missing = acs.missing(wide=wide)
     if not missing:
         return _YES
-    why = f"its ACS has these controls off: {words_of(missing)}; a Xen that uses an IOMMU switches them on"
+    switches = "Linux in a PV dom0" if wide else "a Xen that uses an IOMMU"
+    why = f"its ACS has these controls off: {words_of(missing)}; {switches} switches them on"
     return Judgement(separates=False, why=why)
 
 

@@ -3,10 +3,11 @@
 Facts only, of devices that can be in an x86 machine. A row needs the vendor's statement or the kernel's
 commit that names the device.
 Source: linux 6.18 drivers/pci/quirks.c: pci_dev_acs_enabled, pci_quirk_intel_pch_acs_ids,
-        pci_quirk_intel_spt_pch_acs_match; quirk_dma_func0_alias, quirk_dma_func1_alias, fixed_dma_alias_tbl,
-        quirk_mic_x200_dma_alias, quirk_pex_vca_alias, quirk_plx_ntb_dma_alias,
-        quirk_use_pcie_bridge_dma_alias. The ids of quirk_switchtec_ntb_dma_alias are not known without the
-        device: they are in registers behind its BAR.
+        pci_quirk_intel_spt_pch_acs_match, pci_dev_acs_ops; quirk_dma_func0_alias, quirk_dma_func1_alias,
+        fixed_dma_alias_tbl, quirk_mic_x200_dma_alias, quirk_pex_vca_alias, quirk_plx_ntb_dma_alias,
+        quirk_use_pcie_bridge_dma_alias. The ids of quirk_switchtec_ntb_dma_alias are in registers behind the
+        device's BAR. arch/x86/kernel/pci-dma.c: a PV dom0 asks for ACS (pci_xen_swiotlb_init); a PVH dom0
+        would ask if it had DMAR or IVRS, which Xen hides.
 """
 
 import enum
@@ -25,11 +26,13 @@ class Separation(enum.Enum):
     """How a listed device separates its functions or ports.
 
     CLOSED: it forwards nothing between them, by the vendor's word. SOUTHBRIDGE: the same, of functions on a
-    root bus of an AMD machine that has an IOMMU. WIDE: it has ACS, and its control register lies two bytes
-    after the place that the specification names.
+    root bus of an AMD machine that has an IOMMU. BY_LINUX: the same, once Linux has written registers that no
+    config space has. WIDE: it has ACS, and its control register lies two bytes after the place that the
+    specification names. Under Xen, Linux sets up the last two kinds in a PV dom0 only, and Xen never does.
     """
 
     CLOSED = "closed"
+    BY_LINUX = "by linux"
     SOUTHBRIDGE = "southbridge"
     WIDE = "wide"
 
@@ -74,7 +77,7 @@ ACS_QUIRKS: tuple[AcsQuirk, ...] = (
     AcsQuirk(Separation.SOUTHBRIDGE, _AMD, _ids(0x7809, 0x780F)),
     AcsQuirk(Separation.CLOSED, _INTEL, _INTEL_CARDS),
     AcsQuirk(Separation.CLOSED, _INTEL, None, frozenset({_ROOT_COMPLEX_ENDPOINT})),  # VT-d 4.1 §3.16
-    AcsQuirk(Separation.CLOSED, _INTEL, _INTEL_PORTS, _ROOT_PORTS),
+    AcsQuirk(Separation.BY_LINUX, _INTEL, _INTEL_PORTS, _ROOT_PORTS),
     AcsQuirk(Separation.WIDE, _INTEL, _INTEL_WIDE, _ROOT_PORTS),
     AcsQuirk(Separation.CLOSED, 0x1924, _ids(0x0903, 0x0923, 0x0A03)),  # Solarflare
     AcsQuirk(Separation.CLOSED, 0x19A2, _ids(0x0710)),  # Emulex BE3-R

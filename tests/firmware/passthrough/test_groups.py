@@ -3,6 +3,7 @@ import pytest
 
 from pcipt.firmware.passthrough.groups import companions, groups_of, sets_of
 from pcipt.firmware.passthrough.groups_edges import KERNEL_RULES, Why
+from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Regions
 from pcipt.pci import Ids, parse_sbdf
 from pcipt.pci.raw import LinuxFacts
@@ -16,7 +17,7 @@ from tests.firmware.passthrough.groups_cases import (
     switch,
     why,
 )
-from tests.firmware.passthrough_cases import TO_PCI, conventional, evidence_of
+from tests.firmware.passthrough_cases import TO_PCI, conventional, evidence_of, host
 from tests.machines import bridge, function
 from tests.vmd import controller, disk, port
 
@@ -166,6 +167,27 @@ QUIRKS = [
 @pytest.mark.parametrize(("raws", "expected"), QUIRKS)
 def test_devices_that_linux_judges_by_a_list(raws, expected):
     assert sets(evidence_of(*raws)) == expected
+
+
+OLD_PCH = (root_port("00:1c.0", 3, acs=None, device_id=0x1E10), endpoint("03:00.0", "00:1c.0"))
+NEW_PCH = (
+    root_port("00:1c.0", 3, enabled=ALL, wide=0, device_id=0xA110), endpoint("03:00.0", "00:1c.0"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raws", "dom0", "words"),
+    [
+        (OLD_PCH, None, ""),
+        (OLD_PCH, Guest.PV, ""),
+        (OLD_PCH, Guest.PVH, "it has no ACS; Linux sets such a port up in a PV dom0 only"),
+        (NEW_PCH, Guest.PVH, "Linux in a PV dom0 switches them on"),
+    ],
+)
+def test_ports_of_intel_chipsets_are_set_up_by_linux_of_a_pv_dom0(raws, dom0, words):
+    known = {} if dom0 is None else {"host": host(dom0=dom0)}
+    edges = groups_of(evidence_of(*raws, **known)).edges
+    assert [words in edge.text for edge in edges] == ([True] if words else [])
 
 
 @pytest.mark.parametrize("kind", ["forward", "plain", "reverse"])
