@@ -19,7 +19,7 @@ from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine
 from pcipt.pci.space.beliefs import NO_SHIFT, name_of
-from pcipt.pci.space.holes import room_for
+from pcipt.pci.space.holes import gaps_in, room_for
 from pcipt.pci.space.translation import root_of
 from pcipt.pci.space.windows import (
     NO_ROOTS,
@@ -84,10 +84,10 @@ class Shortage:
             lacks = f"{first.name} above it has {hole}"
         if self.short is None:
             return lacks
-        wide = next((window for window in above if has_room(window, self.bar, self.needed)), None)
+        wide = _wide_enough(self)
         more = ""
         if wide is not None:
-            more = f"; {wide.name} has enough room"
+            more = f"; {wide[1].name} has enough room"
         elif above:
             more = "; no window above that one has enough room"
         return f"{lacks}; it is {size_text(self.short)} too small{more}"
@@ -231,20 +231,50 @@ def _helps(machine: Machine, function: Function, found: Shortage) -> Iterator[He
         return
     for size in _smaller(function, found):
         yield Help("resize", f"resize {name_of(bar, virtual=found.virtual)} to {size_text(size)}, which fits")
-    for lower, window in itertools.pairwise(found.windows):
-        if has_room(window, bar, needed) and lower.bridge is not None:
-            yield Help(
-                "rescan-bridge", f"remove the bridge {lower.bridge} in sysfs and rescan the bus above it"
-            )
-            break
+    wide = _wide_enough(found)
+    if wide is not None:
+        bridge = wide[0].bridge
+        yield Help("rescan-bridge", f"remove the bridge {bridge} in sysfs and rescan the bus above it")
     yield Help("realloc", "boot dom0's Linux with pci=realloc, which gives all windows new addresses")
     if found.windows and needed is not None and _in_slot(machine, function):
         kind = found.windows[0].kind
-        least = 0x1000 if kind is WindowKind.IO else _MEGABYTE
-        room = size_text(-(-needed // least) * least)
+        room = size_text(_whole(needed, kind))
         yield Help("hotplug-reserve", f"reserve room for the slot at boot (pci={_RESERVES[kind]}={room})")
     if bar.kind is BarKind.MEM64 and bar.prefetchable and not any(map(_is_wide, found.windows[:1])):
         yield Help("window-64", "let the firmware open a 64-bit window (Above 4G Decoding)")
+
+
+def _wide_enough(found: Shortage) -> tuple[WindowSpace, WindowSpace] | None:
+    """Return the nearest window of a bridge that can grow until the BAR fits, and the window above, which has
+    room for it; None if there is none.
+    """
+    return next(
+        (
+            (lower, upper)
+            for lower, upper in itertools.pairwise(found.windows)
+            if found.needed is not None and lower.bridge is not None and _can_grow(lower, upper, found)
+        ),
+        None,
+    )
+
+
+def _can_grow(lower: WindowSpace, upper: WindowSpace, found: Shortage) -> bool:
+    """Return True if `upper` has room for the window `lower` of a bridge, with the BAR beside what is in it.
+
+    Windows of bridges are whole megabytes, or 4 KiB of ports. The place that `lower` has now counts as free.
+    """
+    if upper.range is None:
+        return False
+    others = (use.range for use in upper.uses if (use.sbdf, use.range) != (lower.bridge, lower.range))
+    total = _whole(lower.used + (found.needed or 0), lower.kind)
+    least = _whole(1, lower.kind)
+    return room_for(gaps_in(upper.range, others), max(least, alignment_of(found.bar))) >= total
+
+
+def _whole(size: int, kind: WindowKind) -> int:
+    """Return a size, rounded up to what windows of a kind are multiples of."""
+    least = 0x1000 if kind is WindowKind.IO else _MEGABYTE
+    return -(-size // least) * least
 
 
 def _smaller(function: Function, found: Shortage) -> Iterator[int]:

@@ -115,6 +115,32 @@ def test_what_the_root_bus_passes_on_counts_where_it_is_known():
     assert "no window above that one has enough room" in short(*raws, roots=full)[0].text
 
 
+GROWTH = [
+    # the port's window and what is in it, size of the BAR, what the root bus passes on and has -> can it grow
+    (None, [], 0x1_0000, (0xC000_0000, 2 * MEGABYTE), (0xC000_0000, 0x18_0000), False),  # 512K: no window
+    (None, [], 0x1_0000, (0xC000_0000, 2 * MEGABYTE), (0xC000_0000, 0x10_0000), True),
+    (None, [], 0x1_0000, (0xC000_0000, 2 * MEGABYTE), (0xC008_0000, 0x10_0000), False),  # none is aligned
+    (ONE_MEGABYTE, [FULL], MEGABYTE, (0xE000_0000, 2 * MEGABYTE), None, True),  # its own place counts
+    (
+        ONE_MEGABYTE,
+        [FULL],
+        MEGABYTE,
+        (0xE000_0000, 3 * MEGABYTE),
+        (0xE010_0000, MEGABYTE),
+        False,
+    ),  # 2M in a row
+]
+
+
+@pytest.mark.parametrize(("memory", "others", "size", "span", "held", "grows"), GROWTH)
+def test_a_window_grows_if_all_that_is_in_it_has_room_above(memory, others, size, span, held, grows):
+    raws = (port("00:01.0", (1, 1), memory), card("01:00.0", lost(size)), *others)
+    used = () if held is None else (Range(*held),)
+    (found,) = short(*raws, roots={(0, 0): [(Range(*span), used)]})
+    assert ("rescan-bridge" in codes(found)) is grows
+    assert ("the memory window of the root bus 0000:00 has enough room" in found.text) is grows
+
+
 PREFETCHABLE_64 = LOST | Resource.PREFETCH | Resource.MEM_64
 
 
