@@ -7,7 +7,8 @@ bridge's windows. A window that begins at 0 is taken for closed: its registers w
 
 Units:  addresses of the bus, as registers hold them.
 Source: PCI-to-PCI Bridge 1.2 §3.2.5; linux drivers/pci/setup-bus.c (what Linux puts into which window),
-        drivers/pci/probe.c (pci_read_bridge_bases: the windows of a bridge with subtractive decode).
+        drivers/pci/probe.c (pci_read_bridge_bases: the windows of a bridge with subtractive decode);
+        arch/x86/pci/i386.c (pcibios_align_resource).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from pcipt.pci.space.holes import gaps_in, largest_hole
 from pcipt.pci.space.translation import Root, root_of
 from pcipt.pci.units import Address, Range
 
+FIRST_MIB = 1 << 20
 ORDER = (WindowKind.IO, WindowKind.MEMORY, WindowKind.PREFETCHABLE)
 
 #  what a host bridge passes on, by root bus, with what Linux has in it: addresses of the processor
@@ -105,7 +107,11 @@ def windows_of(machine: Machine, bridge: Function) -> tuple[WindowSpace, ...]:
 
 
 def windows_of_root(machine: Machine, root: Root, roots: RootWindows) -> tuple[WindowSpace, ...]:
-    """Return the memory windows of a root bus that are in `roots`; none if they are not known."""
+    """Return the memory windows of a root bus that are in `roots`; none if they are not known.
+
+    The first MiB of the processor's addresses (display, ISA cards, firmware) counts as used: Linux gives no
+    BAR an address there.
+    """
     below = [each for each in machine.children(None) if root_of(each.path) == root]
     shift = below[0].shift.memory if below else 0
     found = []
@@ -114,6 +120,10 @@ def windows_of_root(machine: Machine, root: Root, roots: RootWindows) -> tuple[W
             Use(None, "in use by Linux", Range(Address(each.start - shift), each.size)) for each in held
         ]
         here = Range(Address(span.start - shift), span.size)
+        if span.start < FIRST_MIB:
+            others.append(
+                Use(None, "no place for BARs", Range(here.start, min(span.size, FIRST_MIB - span.start)))
+            )
         found.append(_space(*root, None, WindowKind.MEMORY, here, _users(machine, below), others))
     return tuple(found)
 

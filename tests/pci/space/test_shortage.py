@@ -141,6 +141,22 @@ def test_a_window_grows_if_all_that_is_in_it_has_room_above(memory, others, size
     assert ("the memory window of the root bus 0000:00 has enough room" in found.text) is grows
 
 
+def test_no_bar_goes_into_the_first_mib():
+    """Root buses of most machines pass on a0000-bffff for the display, and more below 1 MiB."""
+    alone = attrs.evolve(card("00:05.0", lost(0x4000)), parent=None, root_bus=0)
+    low = [(Range(0xA_0000, 0x2_0000), ()), (Range(0xC_0000, 0x2_0000), ())]
+    full = (Range(0xC000_0000, MEGABYTE), (Range(0xC000_0000, MEGABYTE),))
+    (found,) = short(alone, sbdf="00:05.0", roots={(0, 0): [*low, full]})
+    assert (found.short, codes(found)) == (0x4000, ["realloc"])
+    (window, *_) = buses_of(decode_machine([alone]), {(0, 0): low})[0].windows
+    assert (window.free, window.hole, [use.what for use in window.uses]) == (0, None, ["no place for BARs"])
+    free = (Range(0xC000_0000, MEGABYTE), ())
+    (found,) = short(alone, sbdf="00:05.0", roots={(0, 0): [*low, free]})
+    assert found.windows[0].range == free[0]
+    (straddling,) = short(alone, sbdf="00:05.0", roots={(0, 0): [(Range(0xC_0000, 0x8_0000), ())]})
+    assert straddling.windows[0].hole == Range(0x10_0000, 0x4_0000)
+
+
 PREFETCHABLE_64 = LOST | Resource.PREFETCH | Resource.MEM_64
 
 
