@@ -82,8 +82,18 @@ def acs(groups: Groups, function: Function, evidence: Evidence) -> Said:
         if found:
             shown = names(each.sbdf for each in found)
             text = f"it and {shown} can reach each other around the IOMMU: {_reasons(found)}"
-            cure = f"{_TOGETHER}, or use a slot below a port with ACS" if found is far else _TOGETHER
-            yield Reason(code, Verdict.WARN, text, cure)
+            yield Reason(code, Verdict.WARN, text, _apart(function, found, slot=found is far))
+
+
+def _apart(function: Function, found: Iterable[Companion], *, slot: bool) -> str:
+    """Return what helps against functions that `function` can reach. `slot` is True if another slot helps.
+
+    A virtual function cannot go to a guest together with its physical function.
+    """
+    elsewhere = "use a slot below a port with ACS" if slot else ""
+    if function.physfn is not None and function.physfn in {each.sbdf for each in found}:
+        return elsewhere
+    return f"{_TOGETHER}, or {elsewhere}" if slot else _TOGETHER
 
 
 def goes_along(groups: Groups, function: Function, evidence: Evidence) -> Said:

@@ -246,3 +246,16 @@ def test_a_guest_has_what_can_be_reached_around_the_iommu():
     text = text_of(rules.other_guests, "00:03.0", evidence)
     assert "0000:00:03.1 to guest 5" in text
     assert said_by(rules.other_guests, "00:03.1", evidence) == ({}, [])
+
+
+@pytest.mark.parametrize("of", [None, "03:00.0"])  # another physical function, its own
+def test_a_virtual_function_is_not_passed_together_with_its_physical_function(of):
+    """A card with SR-IOV behind a port without ACS, as on most desktop boards."""
+    port = express(bridge("00:1c.0", 3, 3), ROOT_PORT)
+    first = below("03:00.0", "00:1c.0")
+    virtual = express(function("03:00.4", parent="00:1c.0", physfn=of or "03:00.1"), ENDPOINT)
+    evidence = evidence_of(port, first, virtual)
+    (reason,) = rules.acs(evidence.machine.functions[parse_sbdf("03:00.4")], evidence)
+    assert reason.cure.startswith(
+        "pass them to the same guest, or use a slot" if of is None else "use a slot"
+    )
