@@ -14,7 +14,7 @@ from pcipt.engine.views.shared_entries import finding_of_entry
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import hazards_of, ignored_of, lost_of, sizes_in_vpci
 from pcipt.pci import Finding, Sbdf
-from pcipt.pci.space.shortage import told_findings
+from pcipt.pci.space.shortage import helpful_findings
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
@@ -105,7 +105,7 @@ class Findings:
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is None:
             return
-        completed = (finding for finding, _ in told_findings(views.machine, function))
+        completed = helpful_findings(views.machine, function)
         told = [each for each in completed if not each.is_note and not names_lost_bar(each, lost)]
         if altered := views.memory.altered.get(sbdf):
             yield finding_of_altered(altered)

@@ -201,6 +201,7 @@ def test_a_bar_without_an_address_is_told_with_the_window_that_is_short():
         "the memory window of 0000:00:1c.0 above it has a largest hole of 1M; it is 3M too small"
         in finding.text
     )
+    assert "; what helps: boot dom0's Linux with pci=realloc" in finding.text
 
 
 def test_disagreements_come_before_open_actions_and_those_before_what_hardware_shows():

@@ -25,9 +25,9 @@ from pcipt.pci import Bar, BarKind, Finding, Function, Sbdf, SlotFilter, WindowK
 from pcipt.pci.space.shortage import (
     Shortage,
     depends_on_others,
+    helpful_findings,
     lacks_addresses,
     shortages_of,
-    told_findings,
 )
 from pcipt.pci.space.windows import NO_ROOTS
 from pcipt.pci.structures import Place
@@ -125,11 +125,8 @@ def with_neighbours(
     machine = source.machine(Depth.FULL)
     function = machine.functions.get(function.sbdf, function)
     roots = root_windows(root) if lacks_addresses(function) else NO_ROOTS
-    told = (
-        attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}") if helps else finding
-        for finding, helps in told_findings(machine, function, roots)
-    )
-    return attrs.evolve(function, findings=tuple(told)), shortages_of(machine, function, roots)
+    told = helpful_findings(machine, function, roots)
+    return attrs.evolve(function, findings=told), shortages_of(machine, function, roots)
 
 
 def sections(function: Function, details: Details, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:

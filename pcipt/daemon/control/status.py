@@ -3,13 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import attrs
-
 from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
 from pcipt.firmware.passthrough.host_view import host_to_json
 from pcipt.pci import Finding, Machine, Sbdf
-from pcipt.pci.space.shortage import CODES, lacks_addresses, told_findings
+from pcipt.pci.space.shortage import CODES, helpful_findings, lacks_addresses
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.guard.next_steps import next_step
@@ -142,9 +140,9 @@ def _unassigned(machine: Machine) -> Iterator[tuple[Sbdf, Finding]]:
     """Yield the notes about BARs without an address, each with its function, in address order."""
     for sbdf, function in machine.functions.items():
         if lacks_addresses(function):
-            for finding, helps in told_findings(machine, function):
+            for finding in helpful_findings(machine, function):
                 if finding.code in CODES and finding.is_note:
-                    yield sbdf, attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}")
+                    yield sbdf, finding
 
 
 def status_to_json(

@@ -137,6 +137,16 @@ def told_findings(
     return tuple(_completed(finding, short) for finding in function.findings)
 
 
+def helpful_findings(
+    machine: Machine, function: Function, roots: RootWindows = NO_ROOTS
+) -> tuple[Finding, ...]:
+    """Return the findings of a function as `told_findings` does, what would help at the end of each text."""
+    return tuple(
+        attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}") if helps else finding
+        for finding, helps in told_findings(machine, function, roots)
+    )
+
+
 def _completed(finding: Finding, short: Mapping[str, Shortage]) -> tuple[Finding, str]:
     """Return a finding with what is known of the window, and what would help."""
     name = finding.text.partition(" (")[0]
