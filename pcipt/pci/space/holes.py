@@ -45,6 +45,15 @@ def room_for(gaps: Iterable[Range], alignment: int) -> int:
     return max([0, *(gap.last + 1 - _aligned(gap.start, alignment) for gap in gaps)])
 
 
+def place_for(gaps: Iterable[Range], alignment: int, size: int) -> Range | None:
+    """Return the lowest `size` bytes in a row in `gaps` that begin at a multiple of `alignment`, or None."""
+    for gap in gaps:
+        start = _aligned(gap.start, alignment)
+        if start + size - 1 <= gap.last:
+            return Range(Address(start), size)
+    return None
+
+
 def _aligned(address: int, alignment: int) -> int:
     """Return the lowest multiple of `alignment` that is not below `address`."""
     return -(-address // alignment) * alignment

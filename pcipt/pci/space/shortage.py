@@ -8,8 +8,9 @@ Source: linux drivers/pci/setup-res.c (__pci_assign_resource), drivers/pci/setup
         Documentation/admin-guide/kernel-parameters.txt (pci=realloc, hpiosize, hpmmiosize, hpmmioprefsize).
 """
 
+import heapq
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
@@ -19,7 +20,7 @@ from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine
 from pcipt.pci.space.beliefs import NO_SHIFT, name_of
-from pcipt.pci.space.holes import gaps_in, room_for
+from pcipt.pci.space.holes import gaps_in, place_for, room_for
 from pcipt.pci.space.translation import root_of
 from pcipt.pci.space.windows import (
     NO_ROOTS,
@@ -29,10 +30,12 @@ from pcipt.pci.space.windows import (
     windows_of,
     windows_of_root,
 )
+from pcipt.pci.units import Range
 from pcipt.words import size_text
 
 BELOW_4G = 1 << 32
 _MEGABYTE = 1 << 20
+_MOST = 64  # limit of the BARs of other functions that are looked at; real machines have a few
 CODES = frozenset({"bar-unassigned", "io-bar-unassigned", "vf-bar-unassigned"})
 OF_ADDRESSES = CODES | {"bar-drift", "window-drift"}
 
@@ -59,6 +62,8 @@ class Shortage:
     could hold it, one for each bridge above, the nearest first, and of the root bus if it is known; each is
     there once (behind a bridge with subtractive decode, two levels can have the same). `short`
     is what the first of them lacks: 0 if it has room, None if the size or the windows are not known.
+    `shared` is True if other BARs without an address have got room in the first window before; what these
+    get counts as used.
     """
 
     sbdf: Sbdf
@@ -68,6 +73,7 @@ class Shortage:
     windows: tuple[WindowSpace, ...]
     short: int | None
     helps: tuple[Help, ...]
+    shared: bool = False
 
     @property
     def text(self) -> str:
@@ -81,7 +87,8 @@ class Shortage:
             return f"{first.name} above it has enough room"
         else:
             hole = f"a largest hole of {size_text(first.hole.size)}" if first.hole is not None else "no hole"
-            lacks = f"{first.name} above it has {hole}"
+            beside = " beside others without an address" if self.shared else ""
+            lacks = f"{first.name} above it has {hole}{beside}"
         if self.short is None:
             return lacks
         wide = _wide_enough(self)
@@ -96,18 +103,56 @@ class Shortage:
 def shortages_of(machine: Machine, function: Function, roots: RootWindows = NO_ROOTS) -> tuple[Shortage, ...]:
     """Return the BARs and VF BARs of a function that have no address, in index order, VF BARs last.
 
-    ROMs are left out: Linux can do without an address for them. So are the BARs of a virtual function.
+    They get room in the order in which Linux gives it, together with those of the functions beside this one,
+    of which the first `_MOST` (64) count: the largest first, VF BARs last. ROMs are left out: Linux can do
+    without an address for them. So are the BARs of a virtual function.
     """
+    own = _lacks(function)
+    if not own:
+        return ()
+    beside = machine.children(function.parent)
+    if function.parent is None:
+        beside = [each for each in beside if root_of(each.path) == root_of(function.path)]
+    others = (lack for each in beside if each.sbdf != function.sbdf for lack in _lacks(each))
+    rivals = heapq.nsmallest(_MOST, others, key=_Lack.order)
+    levels = tuple(chain_of(machine, function, roots))
+    placed: dict[WindowSpace, list[Range]] = {}
+    found: list[Shortage] = []
+    for lack in sorted([*own, *rivals], key=_Lack.order):
+        short = _shortage(lack, levels, placed)
+        if lack.function.sbdf == function.sbdf:
+            found.append(attrs.evolve(short, helps=tuple(_helps(machine, function, short))))
+        if len(found) == len(own):
+            break
+    return tuple(sorted(found, key=lambda each: (each.virtual, each.bar.index)))
+
+
+@attrs.frozen
+class _Lack:
+    """A BAR of a function that has no address; `count` is how often it is needed in a row."""
+
+    function: Function
+    bar: Bar
+    count: int
+    virtual: bool
+
+    @property
+    def needed(self) -> int | None:
+        """Return the room for all of it, None if its size is not known."""
+        return self.bar.size * self.count if self.bar.size else None
+
+    def order(self) -> tuple[bool, int, Sbdf, int]:
+        """Return the place in the order in which Linux gives room: those of unknown size come last."""
+        return self.virtual, -(self.bar.size or 0), self.function.sbdf, self.bar.index
+
+
+def _lacks(function: Function) -> list[_Lack]:
+    """Return the BARs and VF BARs of a function that have no address."""
     sriov = function.sriov
-    virtual = sriov.bars if sriov is not None else ()
     total = sriov.total_vfs if sriov is not None else 0
-    wanted = [] if function.physfn is not None else [*((bar, False) for bar in function.bars)]
-    wanted += [(bar, True) for bar in virtual]
-    return tuple(
-        _shortage(machine, function, bar, roots, count=total if of_vfs else 1, virtual=of_vfs)
-        for bar, of_vfs in wanted
-        if bar.unassigned and bar.kind is not BarKind.ROM
-    )
+    wanted = [] if function.physfn is not None else [_Lack(function, bar, 1, False) for bar in function.bars]
+    wanted += [_Lack(function, bar, total, True) for bar in (sriov.bars if sriov is not None else ())]
+    return [each for each in wanted if each.bar.unassigned and each.bar.kind is not BarKind.ROM]
 
 
 def depends_on_others(function: Function) -> bool:
@@ -203,19 +248,40 @@ def chain_of(machine: Machine, function: Function, roots: RootWindows) -> Iterat
 
 
 def _shortage(
-    machine: Machine, function: Function, bar: Bar, roots: RootWindows, *, count: int, virtual: bool
+    lack: _Lack,
+    levels: tuple[tuple[WindowSpace, ...], ...],
+    placed: dict[WindowSpace, list[Range]],
 ) -> Shortage:
-    """Return what is known of one BAR without an address, which is needed `count` times in a row."""
-    needed = bar.size * count if bar.size else None
-    levels = (candidates(windows, bar) for windows in chain_of(machine, function, roots))
-    chain = list(dict.fromkeys(_best(possible, bar, needed) for possible in levels if possible))
+    """Return what is known of one BAR without an address, but what would help.
+
+    `levels` are the windows above, as `chain_of` yields them. `placed` is what other BARs have got of them;
+    what this BAR gets is added.
+    """
+    bar, needed = lack.bar, lack.needed
+    left: dict[WindowSpace, WindowSpace] = {}  # a window without what others have got -> the window
+    chain: list[WindowSpace] = []
+    for windows in levels:
+        possible = {_without(window, placed.get(window, ())): window for window in candidates(windows, bar)}
+        if possible and (best := _best(tuple(possible), bar, needed)) not in chain:
+            chain.append(best)
+            left[best] = possible[best]
     short = None
     if chain and needed is not None:
         hole = chain[0].hole
         room = max(room_for(chain[0].gaps, alignment_of(bar)), hole.size if hole is not None else 0)
         short = max(0, needed - room)
-    found = Shortage(function.sbdf, bar, virtual, needed, tuple(chain), short, ())
-    return attrs.evolve(found, helps=tuple(_helps(machine, function, found)))
+    shared = bool(chain) and left[chain[0]] in placed
+    if short == 0 and needed is not None:
+        spot = place_for(chain[0].gaps, alignment_of(bar), needed)
+        placed.setdefault(left[chain[0]], []).extend([spot] if spot is not None else [])
+    return Shortage(lack.function.sbdf, bar, lack.virtual, needed, tuple(chain), short, (), shared)
+
+
+def _without(window: WindowSpace, placed: Sequence[Range]) -> WindowSpace:
+    """Return a window in which the ranges `placed` are not free."""
+    if not placed:
+        return window
+    return attrs.evolve(window, gaps=tuple(left for gap in window.gaps for left in gaps_in(gap, placed)))
 
 
 def _best(possible: tuple[WindowSpace, ...], bar: Bar, needed: int | None) -> WindowSpace:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcipt.pci.space.holes import gaps_in, largest_hole, room_for
+from pcipt.pci.space.holes import gaps_in, largest_hole, place_for, room_for
 from pcipt.pci.units import Range
 
 WINDOW = Range(0x1000, 0x3000)  # 1000-3fff
@@ -41,6 +41,19 @@ def test_what_is_not_used_is_free(used, gaps, hole):
 )
 def test_room_begins_at_the_alignment(gaps, alignment, room):
     assert room_for(gaps, alignment) == room
+
+
+@given(
+    st.lists(st.builds(Range, st.integers(0, 200), st.integers(1, 80)), max_size=3),
+    st.sampled_from([1, 4, 16, 64]),
+    st.integers(1, 90),
+)
+def test_a_place_is_found_where_there_is_room(gaps, alignment, size):
+    place = place_for(gaps, alignment, size)
+    assert (place is not None) is (room_for(gaps, alignment) >= size)
+    if place is not None:
+        assert (place.start % alignment, place.size) == (0, size)
+        assert any(gap.start <= place.start and place.last <= gap.last for gap in gaps)
 
 
 spans = st.lists(st.builds(Range, st.integers(0, 300), st.integers(1, 80)), max_size=6)

@@ -141,6 +141,48 @@ def test_a_window_grows_if_all_that_is_in_it_has_room_above(memory, others, size
     assert ("the memory window of the root bus 0000:00 has enough room" in found.text) is grows
 
 
+TWO_FOR_ONE = [
+    # sizes of the BARs of 01:00.0, of 01:00.1, the port's window of 4 MiB -> what each of 01:00.0 lacks
+    ([2, 2], [], [0, 0]),
+    ([4, 1], [], [0, 1]),
+    ([1, 4], [], [1, 0]),  # the largest first
+    ([1], [4], [1]),  # of another function, too
+    ([4], [4], [0]),  # of equals, the lower address first
+    ([2], [1, 1], [0]),
+]
+
+
+@pytest.mark.parametrize(("mine", "others", "lacks"), TWO_FOR_ONE)
+def test_bars_without_an_address_do_not_get_the_same_room(mine, others, lacks):
+    lines = [[lost(size * MEGABYTE) for size in sizes] for sizes in (mine, others)]
+    found = short(port("00:01.0", (1, 1), FOUR), card("01:00.0", *lines[0]), card("01:00.1", *lines[1]))
+    assert [each.short for each in found] == [lack * MEGABYTE for lack in lacks]
+    assert [each.bar.index for each in found] == list(range(len(mine)))
+    for each in found:
+        assert ("has no hole beside others without an address" in each.text) is bool(each.short)
+        assert ("rescan" in codes(each)) is not bool(each.short)
+
+
+def test_only_functions_below_the_same_root_bus_share_its_room():
+    room = {(0, bus): [(Range(0xC000_0000, MEGABYTE), ())] for bus in (0, 0x80)}
+    raws = [
+        attrs.evolve(card(address, lost(MEGABYTE)), parent=None, root_bus=int(address[:2], 16))
+        for address in ("00:04.0", "00:05.0", "80:04.0")
+    ]
+    found = {each: short(*raws, sbdf=each, roots=room)[0].short for each in ("00:04.0", "00:05.0", "80:04.0")}
+    assert found == {"00:04.0": 0, "00:05.0": MEGABYTE, "80:04.0": 0}
+
+
+def test_vf_bars_get_room_last():
+    """The kernel can do without them, and gives room to the others first."""
+    wide = port("00:01.0", (1, 1), None, (0x40_0000_0000, 0x40_1FFF_FFFF))
+    other = card("01:00.1", lost(256 * MEGABYTE, PREFETCHABLE_64))
+    (found,) = short(wide, virtual(line=lost(8 * 32 * MEGABYTE, PREFETCHABLE_64)), other)
+    assert (found.needed, found.short, found.shared) == (256 * MEGABYTE, 256 * MEGABYTE, True)
+    (alone,) = short(wide, virtual(line=lost(8 * 32 * MEGABYTE, PREFETCHABLE_64)))
+    assert (alone.short, alone.shared) == (0, False)
+
+
 def test_no_bar_goes_into_the_first_mib():
     """Root buses of most machines pass on a0000-bffff for the display, and more below 1 MiB."""
     alone = attrs.evolve(card("00:05.0", lost(0x4000)), parent=None, root_bus=0)
