@@ -327,6 +327,28 @@ def test_bus_numbers_are_nested_or_apart(numbers, expected):
     assert all(set(found.get(sbdf, ())) <= set(position.findings) for sbdf, position in placed.items())
 
 
+SPENT = [
+    # bridges beside 02:00.0, which has no numbers -> the bridge above that has none left
+    (
+        {"00:1c.0": (2, 2)},
+        "0000:00:1c.0 above it passes on only the buses 02-02",
+    ),  # a switch in a slot for one bus
+    ({"00:1c.0": (2, 4), "02:01.0": (3, 4)}, "0000:00:1c.0"),
+    ({"00:1c.0": (2, 4), "02:01.0": (3, 3)}, ""),  # bus 4 is free: it was reset
+    ({"00:1c.0": (2, 9)}, ""),
+    ({"00:1d.0": (3, 3)}, ""),  # nobody knows what leads there
+]
+
+
+@pytest.mark.parametrize(("numbers", "words"), SPENT)
+def test_a_bridge_for_which_there_is_no_bus_number_left(numbers, words):
+    bridges = {parse_sbdf(each): Bridge(0, *pair, ()) for each, pair in numbers.items()}
+    (finding,) = check_buses({**bridges, parse_sbdf("02:00.0"): Bridge(0, 0, 0, ())})[parse_sbdf("02:00.0")]
+    assert finding.code == "bus-numbers"
+    assert ("pci=assign-busses,hpbussize=8" in finding.text) is bool(words)
+    assert words in finding.text
+
+
 def test_what_may_be_behind_an_impossible_bridge_is_told_so():
     found = place(bridge("00:11.0", 0, 0), bridge("00:12.0", 9, 1), endpoint("05:00.0"))
     finding = found["05:00.0"].findings[0]

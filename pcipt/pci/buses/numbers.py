@@ -1,10 +1,10 @@
 """Check the bus numbers of bridges: each bridge's by themselves, then all bridges of a segment together.
 
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4; linux drivers/pci/probe.c, pci_scan_bridge_extend, for what Linux
-        takes for a bridge that is not set up.
+        takes for a bridge that is not set up, and for which it has no number ("No bus number available").
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bridge import Bridge
@@ -50,13 +50,8 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
     bus and its whole range lie in the range of the outer bridge. Both bridges of a conflict get a finding. A
     bridge whose whole range lies behind that of the bridge above it gets one, too: no access comes to it.
     """
-    found: dict[Sbdf, tuple[Finding, ...]] = {}
-    sound: list[tuple[Sbdf, Bridge]] = []
-    for sbdf, bridge in bridges.items():
-        if is_impossible(sbdf, bridge):
-            found[sbdf] = (_bad_numbers(sbdf, bridge),)
-        else:
-            sound.append((sbdf, bridge))
+    sound = [(sbdf, bridge) for sbdf, bridge in bridges.items() if not is_impossible(sbdf, bridge)]
+    found = _impossible(bridges, sound)
     sound.sort(key=lambda item: (item[0].segment, item[1].secondary, -item[1].subordinate, item[0].devfn))
     around: list[tuple[Sbdf, Bridge]] = []
     for sbdf, bridge in sound:
@@ -76,6 +71,34 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
     return found
 
 
+def _impossible(
+    bridges: Mapping[Sbdf, Bridge], sound: Sequence[tuple[Sbdf, Bridge]]
+) -> dict[Sbdf, tuple[Finding, ...]]:
+    """Return the finding of each bridge with impossible numbers; `sound` are the other bridges."""
+    above, used = _leading(sound), _used(sound)
+    found: dict[Sbdf, tuple[Finding, ...]] = {}
+    for sbdf, bridge in bridges.items():
+        if is_impossible(sbdf, bridge):
+            bus = (sbdf.segment, sbdf.bus)
+            full = bus in above and used.get(bus, sbdf.bus) >= above[bus][1].subordinate
+            found[sbdf] = (_bad_numbers(sbdf, bridge, above[bus] if full else None),)
+    return found
+
+
+def _leading(sound: Iterable[tuple[Sbdf, Bridge]]) -> dict[tuple[int, int], tuple[Sbdf, Bridge]]:
+    """Return the bridge that leads to each bus, by segment and bus."""
+    return {(sbdf.segment, bridge.secondary): (sbdf, bridge) for sbdf, bridge in sound}
+
+
+def _used(sound: Iterable[tuple[Sbdf, Bridge]]) -> dict[tuple[int, int], int]:
+    """Return the highest bus number behind the bridges on each bus, by segment and bus."""
+    highest: dict[tuple[int, int], int] = {}
+    for sbdf, bridge in sound:
+        bus = (sbdf.segment, sbdf.bus)
+        highest[bus] = max(highest.get(bus, 0), bridge.subordinate)
+    return highest
+
+
 def _has(outer: tuple[Sbdf, Bridge], sbdf: Sbdf) -> bool:
     """Return True if a bridge passes on accesses to the bus of `sbdf`."""
     above, bridge = outer
@@ -89,8 +112,18 @@ def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
     return sbdf.segment == segment and bus <= bridge.subordinate
 
 
-def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
-    """Return the finding that the bus numbers of one bridge are impossible by themselves."""
+def _bad_numbers(sbdf: Sbdf, bridge: Bridge, full: tuple[Sbdf, Bridge] | None) -> Finding:
+    """Return the finding that the bus numbers of one bridge are impossible by themselves. `full` is the
+    bridge above if it has no number left: Linux gives numbers above the highest that is used.
+    """
+    if not bridge.secondary and full is not None:
+        return Finding(
+            "bus-numbers",
+            "the bridge has the secondary bus number 00: Linux has no number for it. The bridge "
+            f"{full[0]} above it passes on only the buses {full[1].secondary:02x}-{full[1].subordinate:02x}, "
+            "and all are used; no device behind it can be reached; boot dom0's Linux with "
+            "pci=assign-busses,hpbussize=8, which keeps numbers for slots",
+        )
     cure = "no device behind it can be reached; remove the bridge in sysfs and rescan"
     if not bridge.secondary:
         return Finding(
