@@ -9,12 +9,14 @@ from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.faults import faults_of, faults_of_service
 from pcipt.engine.views.policy.ports import absent_ports, findings_of_port
+from pcipt.engine.views.protection import root_windows
 from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.shared_entries import finding_of_entry
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import hazards_of, ignored_of, lost_of, sizes_in_vpci
 from pcipt.pci import Finding, Sbdf
-from pcipt.pci.space.shortage import helpful_findings
+from pcipt.pci.space.shortage import helpful_findings, lacks_addresses
+from pcipt.pci.space.windows import NO_ROOTS, RootWindows
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
@@ -75,11 +77,16 @@ class Findings:
             for told in views.cut_orphans():
                 if told.subject in scope:
                     found[told.subject].append(Finding("orphan", told.text))
+        functions = (views.machine.functions.get(sbdf) for sbdf in found)
+        lacking = any(function is not None and lacks_addresses(function) for function in functions)
+        roots = root_windows(views.host) if lacking else NO_ROOTS
         for sbdf, disagreeing in found.items():
-            self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
+            self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf, roots)])
 
-    def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
-        """Yield the findings about one function.
+    def _of_function(
+        self, views: Views, open_actions: OpenActions, sbdf: Sbdf, roots: RootWindows
+    ) -> Iterable[Finding]:
+        """Yield the findings about one function. `roots` are the windows of root buses.
 
         They are: those of its open actions, of ignored writes, of lost BARs, of a late add and of an entry of
         the IOMMU that is gone; those about reserved regions that cannot be mapped, about a guest's pages and
@@ -105,7 +112,7 @@ class Findings:
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is None:
             return
-        completed = helpful_findings(views.machine, function)
+        completed = helpful_findings(views.machine, function, roots)
         told = [each for each in completed if not each.is_note and not names_lost_bar(each, lost)]
         if altered := views.memory.altered.get(sbdf):
             yield finding_of_altered(altered)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pcipt.daemon.settings import Settings
 from pcipt.engine.findings import Findings
 from pcipt.engine.open_actions import OpenActions
-from pcipt.pci import Finding, Frames, Gfn, Resource, parse_sbdf
+from pcipt.errors import InputError
+from pcipt.host.iomem import MemoryReading, NamedRange
+from pcipt.pci import Address, Finding, Frames, Gfn, Range, Resource, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio, Outcome, Result
 from pcipt.xen.outcome import Op
 from tests.engine.stage import BusStage, S, Stage, compare
@@ -189,6 +191,24 @@ def unassigned(raw, index, flags=0x2000_0200):
     lines = list(raw.resources) + [Resource(0, 0, 0)] * (13 - len(raw.resources))
     lines[index] = Resource(0, 0x40_0000, flags)
     return attrs.evolve(raw, resources=tuple(lines))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_windows_of_root_buses_count_if_the_memory_map_tells_them(known):
+    raws = [device("00:00.0"), unassigned(device("00:05.0", command=0), 0)]
+    engine = begun(raws=raws, known=[str(raw.sbdf) for raw in raws])
+    span = Range(Address(0xC000_0000), 0x1000_0000)
+    line = NamedRange(span, "PCI Bus 0000:00")
+
+    def memory():
+        if not known:
+            raise InputError("/proc/iomem", "it cannot be read")
+        return MemoryReading((line,), (), ())
+
+    engine.views.host.memory = memory
+    ((_, finding),) = found(engine, [parse_sbdf("00:05.0")]).all()
+    assert ("the memory window of the root bus 0000:00 above it has enough room" in finding.text) is known
+    assert ("pci=realloc" in finding.text) is not known
 
 
 def test_a_bar_without_an_address_is_told_with_the_window_that_is_short():

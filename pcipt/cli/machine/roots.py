@@ -1,50 +1,22 @@
-"""The windows of root buses: what Linux lets a host bridge pass on, from /proc/iomem.
-
-Source: linux drivers/acpi/pci_root.c, drivers/pci/bus.c: the lines "PCI Bus dddd:bb" of a root bus.
-"""
-
-import re
-from typing import TYPE_CHECKING
+"""The windows of root buses of a machine, from /proc/iomem."""
 
 from pcipt.errors import PciptError
-from pcipt.pci import Range
-
-if TYPE_CHECKING:
-    from pcipt.host.iomem import NamedRange
-
-_BUS = re.compile(r"PCI Bus ([0-9a-f]{4,8}):([0-9a-f]{2})")
-Windows = dict[tuple[int, int], list[tuple[Range, tuple[Range, ...]]]]
+from pcipt.pci.space.windows import NO_ROOTS, RootWindows
 
 
-def root_windows(root: str | None) -> Windows:
-    """Return the memory ranges of each bus that the machine below `root` names, with what is in use in them.
+def root_windows(root: str | None) -> RootWindows:
+    """Return the windows of the root buses of the machine below `root`, with what is in use in them.
 
-    Bridges have such lines too; only those of root buses are of use. The result is empty if the map cannot be
-    read, or `root` is None (a dump). Units: addresses of the processor.
+    The result is empty if the memory map cannot be read, or `root` is None (a dump). Units: addresses of the
+    processor.
     """
     if root is None:
-        return {}
+        return NO_ROOTS
     from pcipt.host.iomem import read_memory  # most commands need no windows of root buses
+    from pcipt.pci.space.roots import roots_of_lines
 
     try:
         lines = read_memory(root).iomem or ()
     except (PciptError, OSError):
-        return {}
-    found: Windows = {}
-    for number, line in enumerate(lines):
-        named = _BUS.fullmatch(line.name)
-        if named is not None:
-            held = tuple(each.range for each in _inside(lines[number + 1 :], line.depth))
-            found.setdefault((int(named[1], 16), int(named[2], 16)), []).append((line.range, held))
-    return found
-
-
-def _inside(lines: "tuple[NamedRange, ...]", depth: int) -> "list[NamedRange]":
-    """Return the lines one level below `depth`. `lines` begins right after the line of the range."""
-    found = []
-    for line in lines:
-        if line.depth <= depth:
-            break
-        if line.depth == depth + 1:
-            found.append(line)
-    return found
+        return NO_ROOTS
+    return roots_of_lines((line.range, line.name, line.depth) for line in lines)

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pcipt.engine.engine import Engine
+from pcipt.engine.views.protection import root_windows
+from pcipt.engine.views.views import Views
 from pcipt.errors import NoSuchDeviceError
 from pcipt.firmware.passthrough.host_view import host_to_json
-from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci import Finding, Sbdf
 from pcipt.pci.space.shortage import CODES, helpful_findings, lacks_addresses
+from pcipt.pci.space.windows import NO_ROOTS
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.guard.next_steps import next_step
@@ -136,13 +139,14 @@ def release_to_json(version: Version) -> dict[str, Any]:
     }
 
 
-def _unassigned(machine: Machine) -> Iterator[tuple[Sbdf, Finding]]:
+def _unassigned(views: Views) -> Iterator[tuple[Sbdf, Finding]]:
     """Yield the notes about BARs without an address, each with its function, in address order."""
-    for sbdf, function in machine.functions.items():
-        if lacks_addresses(function):
-            for finding in helpful_findings(machine, function):
-                if finding.code in CODES and finding.is_note:
-                    yield sbdf, finding
+    lacking = [each for each in views.machine.functions.values() if lacks_addresses(each)]
+    roots = root_windows(views.host) if lacking else NO_ROOTS
+    for function in lacking:
+        for finding in helpful_findings(views.machine, function, roots):
+            if finding.code in CODES and finding.is_note:
+                yield function.sbdf, finding
 
 
 def status_to_json(
@@ -184,7 +188,7 @@ def status_to_json(
         "findings": [
             {"sbdf": str(sbdf) if sbdf is not None else None, **f.to_json(sbdf)} for sbdf, f in findings
         ],
-        "unassigned": [{"sbdf": str(sbdf), **f.to_json(sbdf)} for sbdf, f in _unassigned(engine.machine)],
+        "unassigned": [{"sbdf": str(sbdf), **f.to_json(sbdf)} for sbdf, f in _unassigned(engine.views)],
         "given_away": [
             {"sbdf": str(sbdf), "owner": engine.view.owner(sbdf)}
             for sbdf in sorted({*engine.given_away, *engine.view.elsewhere})

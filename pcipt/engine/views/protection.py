@@ -8,6 +8,8 @@ from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
 from pcipt.firmware.mmcfg import taken_of_tables
 from pcipt.pci import Finding, Frames, Gfn
+from pcipt.pci.space.roots import roots_of_lines
+from pcipt.pci.space.windows import NO_ROOTS, RootWindows
 from pcipt.pci.write import EcamRegion
 from pcipt.remap.guard.protected import Protected, Reason, protected_ranges
 from pcipt.xen.interface import Hypervisor, command_line_of
@@ -56,6 +58,15 @@ def memory_map(host: Host) -> tuple[MemoryEntry, ...] | None:
         return None
     lines = (*memory.firmware, *(memory.iomem or ()))
     return entries_from_names((line.range, line.name) for line in lines)
+
+
+def root_windows(host: Host) -> RootWindows:
+    """Return the windows of root buses, with what is in use in them; empty if no memory map can be read."""
+    try:
+        lines = host.memory().iomem or ()
+    except PciptError:
+        return NO_ROOTS
+    return roots_of_lines((line.range, line.name, line.depth) for line in lines)
 
 
 def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:
