@@ -10,6 +10,7 @@ is written here is kept in memory until the next step.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ from pcipt.pci.config import Register
 
 _LIMIT = 1 << 20
 _DOM0 = {"PV": "pv", "PVH": "pvh"}
+_EXTRA = re.compile(r"[.-]\S*")  # of a version of Xen
 
 
 @attrs.frozen
@@ -225,13 +227,13 @@ def read_xen_start(directory: str) -> XenStart:
 def _version(directory: str) -> str | None:
     """Return the version of the Xen under which the machine was recorded; None if the recording lacks it.
 
-    What a build adds without a point ("4.22-unstable") is left out: its third number is not known.
+    What a build adds counts ("4.22-unstable" may have no more than 4.21 has), unless it is no such text.
     """
     parts = (_text(directory, f"sys/hypervisor/version/{part}") for part in ("major", "minor", "extra"))
     major, minor, extra = parts
     if not (major.isdecimal() and minor.isdecimal()):
         return None
-    return f"{major}.{minor}{extra if extra.startswith('.') else ''}"
+    return f"{major}.{minor}{extra if _EXTRA.fullmatch(extra) else ''}"
 
 
 def _text(directory: str, name: str) -> str:

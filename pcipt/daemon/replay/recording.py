@@ -34,7 +34,7 @@ from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, Presence
 from pcipt.xen.simulated.reserved import ReservedRegion
 
-_VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})(\.\S*)?")
+_VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})([.-]\S*)?")
 DEFAULT_VERSION = "4.17.7"
 WRITES = "writes.jsonl"
 
