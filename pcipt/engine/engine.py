@@ -25,6 +25,7 @@ from pcipt.engine.views.host import HostView
 from pcipt.engine.views.meanwhile import follow_log
 from pcipt.engine.views.policy.ports import plan_ports
 from pcipt.engine.views.regions import plan_regions
+from pcipt.engine.views.unreached import commands_of
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import ignored_of
 from pcipt.firmware.passthrough.host import Host as HostAbility
@@ -170,14 +171,11 @@ class Engine:
         if not views.ask([sbdf]):
             self.queue.repeat(sbdf, Reason.NOT_ASKED, self._monotonic(), 0)
         return explain(
-            sbdf,
-            views.remembered(),
-            as_pvh=as_pvh,
-            removed=self.memory.removed,
-            ignored=ignored_of(views, [sbdf]),
+            sbdf, views.remembered(), as_pvh=as_pvh, removed=self.memory.removed,
+            ignored=ignored_of(views, [sbdf]), severed=views.state.severed,
             regions=(*plan_regions(views, [sbdf]), *plan_ports(views, [sbdf])),
-            performs=self.allows,
-        )
+            commands=commands_of(views, [sbdf]), performs=self.allows,
+        )  # fmt: skip
 
     # What the performer asks.
 

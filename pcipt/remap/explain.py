@@ -69,19 +69,22 @@ def explain(
     as_pvh: bool = False,
     removed: Collection[Sbdf] = (),
     ignored: Iterable[IgnoredWrite] = (),
+    severed: Collection[Sbdf] = (),
     regions: Iterable[Action] = (),
+    commands: Iterable[Action] = (),
     performs: Callable[[Action], bool] = lambda _action: True,
 ) -> Explanation:
     """Return the explanation of the function at `sbdf`, which is Linux's address. Nothing is changed.
 
     `facts` and `ignored` must be up to date. `removed` are addresses that Linux had and dropped. `ignored`
-    are dropped BAR writes of any functions. `regions` are the actions that are planned for the reserved
-    regions of this function. With `as_pvh` the desired pages of a PV dom0 are those of a PVH dom0 with this
-    Xen; the steps are those of this dom0 all the same. `performs` returns True for an action that the
-    settings allow; the default allows all actions.
+    are dropped BAR writes of any functions. `severed` are the conventional bridges whose shared entry is gone
+    (`plan_entries`). `regions` are the actions that are planned for the reserved regions of this function,
+    `commands` those for writes of its Command register that only vPCI has seen. With `as_pvh` the desired
+    pages of a PV dom0 are those of a PVH dom0 with this Xen; the steps are those of this dom0 all the same.
+    `performs` returns True for an action that the settings allow; the default allows all actions.
 
-    Shape:  steps: additions and removals, then `regions`, then rewrites, then unmaps and maps; none that is
-            not applicable.
+    Shape:  steps: additions and removals, then `regions`, then rewrites, then `commands`, then unmaps and
+            maps; none that is not applicable.
 
     Raises: KeyError if the machine does not have the function.
     """
@@ -95,8 +98,9 @@ def explain(
         followed=facts.followed,
         unsized=facts.unsized,
         bridges=facts.bridges,
+        severed=severed,
     )
-    steps = [*_steps(announcements, facts)]
+    steps = [*_announcing(announcements, facts)]
     done = [s.action for s in steps if isinstance(s.verdict, Precaution) and performs(s.action)]
     then = attrs.evolve(facts, xen=expected_view(facts.xen, done))
     needs = attrs.evolve(then, pvh=facts.pvh or as_pvh)
@@ -106,7 +110,7 @@ def explain(
         desired = attrs.evolve(desired, bars=(), hold_reason=None)
     mine = [write for write in ignored if write.sbdf == sbdf]
     rewrites = (*plan_rewrites(mine), *plan_returns(function, facts.lost(sbdf)))
-    later = (*regions, *rewrites, *plan_mappings([desired], facts.mapped, facts.bars).actions)
+    later = (*regions, *rewrites, *commands, *plan_mappings([desired], facts.mapped, facts.bars).actions)
     steps += _steps(later, then)
     inside = None if sbdf.fits_xen else controller_of(sbdf.segment, facts.machine, facts.bars)
     around = needs.desired(inside) if inside is not None else None
@@ -167,6 +171,18 @@ def _json_from_step(step: Step) -> Json:
         precaution = None if verdict is Precaution.NONE else verdict.value
         body |= {"verdict": "allowed", "precaution": precaution}
     return body | {"guards": [{"rule": rule, "refuses": why} for rule, why in step.rules]}
+
+
+def _announcing(actions: Iterable[Action], facts: Facts) -> Iterator[Step]:
+    """Yield the steps for additions and removals, each judged as if those before it had been done.
+
+    A function that is told anew is removed first: its addition is refused as long as Xen lists it.
+    """
+    for action in actions:
+        for step in _steps([action], facts):
+            yield step
+            if isinstance(step.verdict, Precaution):
+                facts = attrs.evolve(facts, xen=expected_view(facts.xen, [action]))
 
 
 def _steps(actions: Iterable[Action], facts: Facts) -> Iterator[Step]:

@@ -11,8 +11,9 @@ import pytest
 from pcipt.daemon.control.status import health_of
 from pcipt.daemon.intake import LEAVING
 from pcipt.pci.requester import Vendor
+from pcipt.remap.guard.facts import Precaution
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, Killed, S, compare, right, told, work_off
+from tests.engine.stage import QUIET, BusStage, Killed, S, compare, right, told, work_off
 from tests.firmware.reserved_tables import dmar
 from tests.xen.devices import device, port
 from tests.xen.versions import EACH_RELEASE, VERSIONS
@@ -310,3 +311,17 @@ def test_what_could_not_be_added_again_is_not_removed(version):
     assert "REMOVE" not in [call.op.name for call in scene.xen.changes[done:]]
     assert any("could not be added again" in record.outcome.detail for record in scene.engine.records)
     assert NIC in stopped_findings(scene)
+
+
+@on_each_release
+def test_the_explanation_has_the_two_steps_that_tell_it_anew(version, dom0):
+    """In observe mode nothing is done, and the entry stays gone."""
+    scene = two(version, dom0, Vendor.INTEL, None, "e1000")
+    scene.engine.settings = attrs.evolve(QUIET, mode="observe")
+    leave(scene, DISK)
+    assert scene.stopped() == [NIC]
+    steps = scene.engine.explain(S(NIC)).steps
+    assert [(step.action.word, step.verdict) for step in steps] == [
+        ("remove-device", Precaution.NONE),
+        ("add-device", Precaution.NONE),
+    ]

@@ -12,7 +12,7 @@ from pcipt.engine.queue import Reason
 from pcipt.errors import NoSuchDeviceError
 from pcipt.xen.simulated.coverage import Coverage
 from pcipt.xen.simulated.registers import BRIDGE_CONTROL
-from tests.engine.stage import BusStage, S, codes, compare, look, right, told, work_off
+from tests.engine.stage import QUIET, BusStage, S, codes, compare, look, right, told, work_off
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages, p2m_truth
 from tests.xen.versions import VERSIONS
@@ -186,3 +186,13 @@ def test_a_reset_of_the_bus_meanwhile_is_seen_where_linux_has_the_function(versi
     renumber(stage, 2)
     assert [(word, of) for word, of, _ in told(stage.settle(engine))] == [("rewrite-bar", f"0000:{NIC}")]
     assert compare(engine) == []
+
+
+def test_the_explanation_has_the_write_that_is_to_be_repeated():
+    stage, engine = begun((4, 20), 2, "e1000e")
+    engine.settings = attrs.evolve(QUIET, actions=QUIET.actions | {"rewrite-command": False})
+    renumber(stage, 3)
+    stage.write(NIC, 4, 2, 0)
+    renumber(stage, 2)
+    stage.settle(engine)
+    assert "rewrite-command" in [step.action.word for step in engine.explain(S(NIC)).steps]

@@ -30,20 +30,25 @@ def note_returned(now: Round) -> Collection[Sbdf]:
 
 
 def plan_unreached(now: Round, functions: Collection[Sbdf]) -> tuple[RewriteCommand, ...]:
-    """Return the actions for functions that are in `functions` or in the round's scope and that dom0 owns.
+    """Return the actions for functions that are in `functions` or in the round's scope (`commands_of`).
 
-    The functions of these actions are added to the subjects of the round. There is none for a function that
-    decodes and has a BAR elsewhere in vPCI: vPCI would map the BAR there.
+    The functions of these actions are added to the subjects of the round.
     """
-    views = now.views
+    actions = commands_of(now.views, {*functions, *now.scope.functions})
+    now.subjects |= {action.sbdf for action in actions}
+    return actions
+
+
+def commands_of(views: Views, functions: Collection[Sbdf]) -> tuple[RewriteCommand, ...]:
+    """Return the actions that repeat writes of the Command register, for functions that dom0 owns.
+
+    There is none for a function that decodes and has a BAR elsewhere in vPCI: vPCI would map the BAR there.
+    """
     unreached = views.memory.intents.unreached if views.pvh else None
     if not unreached:
         return ()
-    listed = [s for s in unreached if views.view.in_dom0(s) and (s in functions or s in now.scope.functions)]
-    listed = [s for s in listed if not _would_map_elsewhere(views, s)]
-    actions = plan_commands(listed, views.machine.functions)
-    now.subjects |= {action.sbdf for action in actions}
-    return actions
+    listed = [sbdf for sbdf in unreached if sbdf in functions and views.view.in_dom0(sbdf)]
+    return plan_commands([s for s in listed if not _would_map_elsewhere(views, s)], views.machine.functions)
 
 
 def _would_map_elsewhere(views: Views, sbdf: Sbdf) -> bool:
