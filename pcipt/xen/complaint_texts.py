@@ -4,7 +4,7 @@ Source: Xen drivers/vpci (what follows each failure), `pcipt.xen.releases`.
 """
 
 from collections.abc import Callable, Mapping
-from errno import EEXIST
+from errno import EEXIST, EINVAL, ENODEV, EPERM
 
 from pcipt.pci import Finding
 from pcipt.xen.complaints import LASTING, Code, Complaint
@@ -23,6 +23,12 @@ _CAPABILITIES = {
     ("extended", 0x15): ("Resizable BAR", "the sizes of its BARs"),
 }
 _AGAIN = "remove the function in Linux and rescan its bus"
+_STAYS = "do not remove the function in Linux: Xen would not take it again, and it would have no owner"
+# errno: why a function could not be set up at boot, and what helps
+_AT_BOOT = {
+    ENODEV: "the firmware's table (DMAR or IVRS) does not name it: ask the vendor for firmware",
+    EINVAL: "Xen takes neither a bridge from PCI to PCI Express nor a function that does not answer",
+}
 _PASSING = "pcipt resync forgets it"
 
 
@@ -53,7 +59,7 @@ def _hidden(complaint: Complaint, version: Version) -> str:
 def _not_hidden(complaint: Complaint, _version: Version) -> str:
     return (
         f"the {complaint.kind} capability {complaint.capability or 0:x}h could be neither set up nor hidden "
-        f"({complaint.error}): Xen does not trap the function's registers; {_AGAIN}"
+        f"({complaint.error}): Xen does not trap the function's registers; {_STAYS}"
     )
 
 
@@ -66,10 +72,18 @@ def _no_vpci(complaint: Complaint, _version: Version) -> str:
 
 
 def _no_setup(complaint: Complaint, _version: Version) -> str:
+    """Source: Xen drivers/passthrough/pci.c (setup_one_hwdom_device: it goes on after a phantom function that
+    failed), vtd/iommu.c (domain_context_mapping), amd/pci_amd_iommu.c (amd_iommu_add_device: EPERM).
+    """
+    if complaint.rc == EPERM:
+        return (
+            "at boot one of its phantom functions could not be set up in the IOMMU for dom0: DMA with the id "
+            "of that one is refused; the firmware's table (IVRS) does not name it: ask the vendor for firmware"
+        )
+    why = _AT_BOOT.get(complaint.rc or 0)
     return (
         f"at boot it could not be set up in the IOMMU for dom0 ({complaint.error}). dom0 has the function, "
-        "but Xen does not trap its registers, and its DMA is refused; the firmware's table (DMAR or IVRS) "
-        "does not name it: ask the vendor for firmware"
+        f"but Xen does not trap its registers, and its DMA is refused; {f'{why}; ' if why else ''}{_STAYS}"
     )
 
 
@@ -82,7 +96,7 @@ def _msix(complaint: Complaint, version: Version) -> str:
     if FAULTY_CAPABILITY_HIDDEN.of(version):
         return f"{text}this Xen hides MSI-X from dom0, and the driver must use MSI or INTx"
     return (
-        f"{text}this Xen has no vPCI for the function, and pcipt maps its BARs; "
+        f"{text}this Xen has no vPCI for the function, and pcipt maps its BARs; {_STAYS}; "
         f"Xen {FAULTY_CAPABILITY_HIDDEN.begins} hides its MSI-X instead"
     )
 

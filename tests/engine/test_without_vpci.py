@@ -5,6 +5,7 @@ import pytest
 
 from pcipt.daemon.control.status import health_of
 from pcipt.daemon.settings import Settings
+from pcipt.pci.notation.next_steps import next_step
 from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
@@ -67,6 +68,34 @@ def test_its_msix_pages_are_mapped_as_well(version, vendor):
     stage = Uncovered(version, vendor, msix=(0, 0x1000, 0x1800))
     assert told(compare(stage.engine)) == [("map-mmio", f"0000:{NIC}", "done")]
     right(stage)
+
+
+@each_version
+def test_where_only_a_phantom_function_failed_vpci_handles_the_function(version):
+    """AMD-Vi without an entry for the phantom's id: Xen prints the function's address, and goes on."""
+    stage = Uncovered(version, Vendor.AMD)
+    stage.xen.prints(f"setup 0000:{DISK} for d0 failed (-1)")
+    assert S(DISK) in stage.xen.devices
+    assert told(compare(stage.engine)) == [("map-mmio", f"0000:{NIC}", "done")]
+    texts = {str(sbdf)[5:]: each.text for sbdf, each in stage.engine.findings if each.code == "setup-failed"}
+    assert "phantom" in texts[DISK]
+    assert "phantom" not in texts[NIC]
+    right(stage)
+
+
+@each_version
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_nobody_is_told_to_remove_what_xen_would_not_take_again(version, dom0):
+    """Who does it all the same gets a function without an owner, whose removal makes an old Xen panic."""
+    stage = Uncovered(version, dom0=dom0, command=OFF)
+    compare(stage.engine)
+    (text,) = [each.text for _, each in stage.engine.findings if each.code == "setup-failed"]
+    assert "do not remove the function" in text
+    assert "rescan" not in next_step("setup-failed", NIC)
+    raw = stage.files.raws[S(NIC)]
+    stage.pull(NIC)
+    stage.plug(raw)
+    assert stage.xen.devices[S(NIC)].owner == Owner(OwnerKind.NOBODY)
 
 
 def test_a_restarted_service_knows_it_again():

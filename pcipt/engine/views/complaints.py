@@ -8,7 +8,7 @@ again.
 
 from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
-from errno import EBADF, EOPNOTSUPP
+from errno import EBADF, EOPNOTSUPP, EPERM
 
 import attrs
 
@@ -144,11 +144,13 @@ class Complaints:
     def untrapped(self) -> set[Sbdf]:
         """The functions that vPCI does not handle while dom0 has them, by what Xen said of them.
 
-        They are those that could not be set up; on releases that do not hide a faulty MSI-X structure, those
-        that have one; and on releases where vPCI gives a function up after a failed map or unmap, those on
-        whose pages that failed; not if the pages belong to several functions.
+        They are those that could not be set up, except where that is so for a phantom function only (EPERM);
+        on releases that do not hide a faulty MSI-X structure, those that have one; and on releases where vPCI
+        gives a function up after a failed map or unmap, those on whose pages that failed; not if the pages
+        belong to several functions.
         Source: Xen drivers/passthrough/pci.c (setup_one_hwdom_device), drivers/vpci/header.c
-                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device), msix.c (init_msix).
+                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device), msix.c (init_msix),
+                drivers/passthrough/amd/pci_amd_iommu.c (amd_iommu_add_device: EPERM).
         """
         version = self._xen.identity.version
         gives_up, hides = not VPCI_SURVIVES_FAILURE.of(version), FAULTY_CAPABILITY_HIDDEN.of(version)
@@ -159,7 +161,8 @@ class Complaints:
             for complaint in said:
                 failed = gives_up and complaint.code is Code.MAP and complaint.pages is not None
                 faulty = not hides and complaint.code is Code.MSIX and complaint.at is None
-                if failed or faulty or complaint.code in WITHOUT_VPCI:
+                phantom = complaint.code is Code.NO_SETUP and complaint.rc == EPERM
+                if failed or faulty or (complaint.code in WITHOUT_VPCI and not phantom):
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
 

@@ -30,6 +30,10 @@ _REPORT = "please send `pcipt report` to the makers of pcipt"
 _SEEN = "`pcipt history {sbdf}` shows what happened; `pcipt resync` ends the finding"
 REGIONS = "`pcipt rmrr` lists the devices of the region"
 NO_SEGMENT = "nothing can be done: Xen has no segments above ffff; leave the function in dom0"
+_STAYS = (
+    "nothing can be done in dom0: leave the function as it is, because Xen would not take it again; send "
+    "`pcipt report` to the vendor, or install newer firmware"
+)
 _MACHINE = "nothing has to be done: this machine is built so"
 
 STEPS: Mapping[str, str] = {
@@ -148,10 +152,13 @@ STEPS: Mapping[str, str] = {
         "nothing can be done on this Xen: `pcipt host` shows its version, and docs/xen-releases.md names a "
         "newer one that helps"
     ),
-    "capability-not-hidden": RESCAN,
+    "capability-not-hidden": _STAYS,
     "vpci-missing": "`pcipt status` names orphans; `pcipt resync` gives orphans to dom0",
-    "setup-failed": RESCAN,
-    "msix-refused": RESCAN,
+    "setup-failed": _STAYS,
+    "msix-refused": (
+        "`pcipt show {sbdf}` has the BARs; unless the finding says not to remove the function, give each BAR "
+        "an address, then " + RESCAN
+    ),
     "vpci-map-failed": _SEEN,
     "bar-not-mapped": "`pcipt pvh layout` and `pcipt explain {sbdf}` show what lies there",
     "bar-write-dropped": _SEEN,
