@@ -4,6 +4,7 @@ field           written by                          dropped                     
 ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
 ledger.sizes    reconciliation, when vPCI sets up   when the function leaves         yes: mappings
 ledger.given_up reconciliation, when vPCI failed    when it leaves dom0 or Xen       yes: mappings
+ledger.unserved settling, from Xen's console        when Linux drops it              yes: mappings
 ledger.faulty   reconciliation, at each reading     when the function leaves         yes: mappings
 ledger.severed  questions to Xen, performer         when Xen makes the entry again    yes: mappings
 ledger.roster   reconciliation, at each plan (PVH)  when the place is left           yes: steps, mappings
@@ -12,7 +13,7 @@ boot            first reconciliation of a boot      at a new boot               
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no
 removed         machine state, first reading        when Xen does not list it        no
-unserved        performer, when an add fails        when Linux drops it              no
+unserved        performer; settling, from console   when Linux drops it              no
 served          views, from Xen's list              never: an address counts once    no
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
@@ -74,8 +75,9 @@ class Memory:
     Xen's console said so before this service began. `removed` holds addresses that Linux had and dropped:
     ghosts are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`).
     `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next
-    boot. `served` holds addresses at which this service saw Xen take a function for dom0: a unit serves them
-    until the next boot. `former` holds by place the function that Linux last dropped there.
+    boot (what Xen said at boot is in the ledger, too). `served` holds addresses at which this service saw Xen
+    take a function for dom0: a unit serves them until the next boot. `former` holds by place the function
+    that Linux last dropped there.
     `answered` holds by place each function that does not answer, as it was when it answered last. `vacated`
     holds each place whose function Linux dropped and for which no plan was made since, with the former
     address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last

@@ -30,7 +30,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
     vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, vPCI
     could not be set up for a function that returned to dom0, pages of a function that is or was away are in
-    doubt (`doubt_shared`), or it has changed what dom0 may have below policed ports (`settle_ports`).
+    doubt (`doubt_shared`), it has changed what dom0 may have below policed ports (`settle_ports`), or Xen has
+    said that no IOMMU unit serves a function.
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -49,7 +50,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= lasting
     now.touched |= _learn_refusals(views, subjects, fresh, clock)
     now.touched |= note_listed(views)
-    _learn_untrapped(views, subjects)
+    lasting |= _learn_untrapped(views, subjects)
     if now.everything is None and not now.listed:
         return lasting  # nothing new is known of what Xen lists
     if now.everything is None:
@@ -155,12 +156,27 @@ def _learn_refusals(
     return found
 
 
-def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> None:
-    """Remember which of the functions dom0 has without vPCI, by what Xen's console said (`given_up`)."""
-    for sbdf in views.complaints.untrapped if views.pvh and views.memory.complaints else ():
+def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> bool:
+    """Remember what Xen's console said of the functions: that no IOMMU unit serves them (`unserved`), and
+    that dom0 has them without vPCI (`given_up`). Return True if one of the former is new.
+
+    Xen says the former at boot only. Later lines push it out of the console, so the ledger keeps it, and a
+    service that starts then remembers it as if Xen had just said it, for functions of dom0.
+    """
+    memory, complaints, kept = views.memory, views.complaints, views.memory.ledger.unserved
+    said = {sbdf for sbdf in complaints.unserved if sbdf in functions and sbdf in views.machine.functions}
+    found = not kept.issuperset(map(str, said))
+    kept.update(map(str, said))
+    here = {sbdf for sbdf in functions if str(sbdf) in kept} if kept else set()
+    memory.unserved |= here
+    for sbdf in here - said:
+        if views.view.in_dom0(sbdf):
+            complaints.remember_unserved(sbdf)
+    for sbdf in complaints.untrapped if views.pvh and memory.complaints else ():
         place = views.state.place_at(sbdf)
         if sbdf in functions and place is not None and views.view.in_dom0(sbdf):
-            views.memory.given_up.add(place)
+            memory.given_up.add(place)
+    return found
 
 
 def _never_decoding(views: Views, functions: Iterable[Sbdf], fresh: Collection[str]) -> Iterator[Function]:

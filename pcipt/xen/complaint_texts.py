@@ -78,7 +78,8 @@ def _no_setup(complaint: Complaint, _version: Version) -> str:
     if complaint.rc == EPERM:
         return (
             "at boot one of its phantom functions could not be set up in the IOMMU for dom0: DMA with the id "
-            "of that one is refused; the firmware's table (IVRS) does not name it: ask the vendor for firmware"
+            "of that one is refused, because the firmware's table (IVRS) does not name it: ask the vendor "
+            "for firmware"
         )
     why = _AT_BOOT.get(complaint.rc or 0)
     return (

@@ -7,7 +7,7 @@ import pytest
 
 from pcipt.daemon.document import Document
 from pcipt.daemon.folder import Folder
-from pcipt.daemon.store import FileStore
+from pcipt.daemon.store import PLACES, FileStore
 from pcipt.engine.engine import Engine
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
@@ -179,15 +179,15 @@ def test_functions_that_vpci_gave_up_or_does_not_take_are_remembered_for_this_bo
     store = FileStore(str(tmp_path))
     ledger = store.load("boot")[0]
     ledger.given_up, ledger.faulty = {"00_05.0", "00_1c.0-00_00.0"}, {"00_06.0"}
-    ledger.severed = {"00_1e.0"}
+    ledger.severed, ledger.unserved = {"00_1e.0"}, {"0000:00:07.0"}
     store.save_mappings(ledger)
     store.save(ledger)
     read, other = (FileStore(str(tmp_path)).load(boot)[0] for boot in ("boot", "next"))
-    assert (read.given_up, read.faulty, read.severed) == (ledger.given_up, ledger.faulty, ledger.severed)
-    assert (other.given_up, other.faulty, other.severed) == (set(), set(), set())
+    assert [getattr(read, name) for name in PLACES] == [getattr(ledger, name) for name in PLACES]
+    assert [getattr(other, name) for name in PLACES] == [set()] * len(PLACES)
 
 
-@pytest.mark.parametrize("name", ["given_up", "faulty", "severed"])
+@pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("places", [{"a": 1}, [1], "00_05.0", None])
 def test_damaged_places_are_said_and_kept_aside(tmp_path, name, places):
     store = FileStore(str(tmp_path))

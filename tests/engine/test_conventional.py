@@ -13,6 +13,7 @@ from pcipt.daemon.intake import LEAVING
 from pcipt.pci.requester import Vendor
 from pcipt.remap.guard.facts import Precaution
 from pcipt.xen.simulated.coverage import Coverage
+from pcipt.xen.simulated.model import DOM0
 from tests.engine.stage import QUIET, BusStage, Killed, S, compare, right, told, work_off
 from tests.firmware.reserved_tables import dmar
 from tests.xen.devices import device, port
@@ -325,3 +326,21 @@ def test_the_explanation_has_the_two_steps_that_tell_it_anew(version, dom0):
         ("remove-device", Precaution.NONE),
         ("add-device", Precaution.NONE),
     ]
+
+
+@on_each_release
+def test_what_no_unit_served_at_boot_is_not_told_anew(version, dom0):
+    """dom0 has it since boot, where Xen only complained; told anew it would have no owner."""
+    served = Coverage(functions=frozenset(map(S, ("00:00.0", DISK))))
+    raws = [device("00:00.0"), legacy(), nic(), nic(DISK, start=0xC011_0000, driver="e1000")]
+    stage = BusStage(raws, version=version, dom0=dom0, coverage=served)
+    engine = stage.start()
+    compare(engine)
+    stage.pull(DISK)
+    (remove, add) = [o for o in stage.settle(engine) if o.action.word in ("remove-device", "add-device")]
+    assert (remove.result.value, remove.rule) == ("refused", "added-again")
+    assert add.result.value == "refused"
+    assert stage.xen.devices[S(NIC)].owner == DOM0
+    engine = stage.start()  # the service reads the console again
+    assert [o.result.value for o in compare(engine) if o.action.word == "remove-device"] in ([], ["refused"])
+    assert stage.xen.devices[S(NIC)].owner == DOM0

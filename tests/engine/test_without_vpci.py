@@ -108,6 +108,28 @@ def test_a_restarted_service_knows_it_again():
     right(stage)
 
 
+@each_version
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_a_restarted_service_knows_it_when_the_console_has_lost_it(version, vendor, dom0):
+    """pcipt's own questions do that: each prints a line for every function."""
+    stage = Uncovered(version, vendor, dom0=dom0)
+    compare(stage.engine)
+    for _ in range(2):
+        stage.engine = stage.start()  # the console has nothing that was read before
+        assert compare(stage.engine) == []
+        assert "setup-failed" in codes(stage.engine)
+        assert S(NIC) in stage.engine.memory.unserved
+    if dom0 == "pvh":
+        assert stage.does((COMMAND, OFF)) == [("unmap-mmio", f"0000:{NIC}", "done")]
+        assert stage.does((COMMAND, ON)) == [("map-mmio", f"0000:{NIC}", "done")]
+        right(stage)
+    stage.pull(NIC)
+    stage.settle(stage.engine)
+    assert not stage.engine.ledger.unserved
+    assert "setup-failed" not in codes(stage.engine)
+
+
 def test_a_pv_dom0_has_no_map_and_is_told_all_the_same():
     stage = Uncovered((4, 20, 0), dom0="pv")
     assert compare(stage.engine) == []

@@ -8,7 +8,7 @@ again.
 
 from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
-from errno import EBADF, EOPNOTSUPP, EPERM
+from errno import EBADF, ENODEV, EOPNOTSUPP, EPERM
 
 import attrs
 
@@ -165,6 +165,23 @@ class Complaints:
                 if failed or faulty or (complaint.code in WITHOUT_VPCI and not phantom):
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
+
+    @property
+    def unserved(self) -> set[Sbdf]:
+        """The functions of which Xen said at boot that no IOMMU unit serves them: each later add fails.
+
+        Source: Xen drivers/passthrough/vtd/iommu.c (domain_context_mapping), amd/pci_amd_iommu.c
+                (amd_iommu_add_device): ENODEV.
+        """
+        return {
+            function
+            for function, said in self._held.items()
+            if function and any((each.code, each.rc) == (Code.NO_SETUP, ENODEV) for each in said)
+        }
+
+    def remember_unserved(self, sbdf: Sbdf) -> None:
+        """Keep what Xen said of a function at boot, and what its console does not hold any more."""
+        self._held.setdefault(sbdf, {}).setdefault(Complaint(Code.NO_SETUP, sbdf, rc=ENODEV), 1)
 
     @property
     def hidden_msix(self) -> set[Sbdf]:

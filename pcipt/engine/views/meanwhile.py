@@ -126,6 +126,7 @@ def _leave(views: Views, place: str, listed: Listed, clock: Clock) -> None:
     memory.ledger.sizes.pop(place, None)
     memory.ledger.given_up.discard(place)
     memory.ledger.faulty.discard(place)
+    memory.ledger.unserved.discard(str(listed.sbdf))
     for bar, pages in listed.pages:
         _doubt(views, place, listed.sbdf, bar, pages, clock)
 
