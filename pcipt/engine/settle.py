@@ -31,7 +31,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, vPCI
     could not be set up for a function that returned to dom0, pages of a function that is or was away are in
     doubt (`doubt_shared`), it has changed what dom0 may have below policed ports (`settle_ports`), or Xen has
-    said that no IOMMU unit serves a function.
+    said that no IOMMU unit serves a function or that vPCI gave one up.
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -158,10 +158,11 @@ def _learn_refusals(
 
 def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> bool:
     """Remember what Xen's console said of the functions: that no IOMMU unit serves them (`unserved`), and
-    that dom0 has them without vPCI (`given_up`). Return True if one of the former is new.
+    that dom0 has them without vPCI (`given_up`). Return True if something is new that the ledger must keep.
 
-    Xen says the former at boot only. Later lines push it out of the console, so the ledger keeps it, and a
-    service that starts then remembers it as if Xen had just said it, for functions of dom0.
+    Xen says each of it once, and later lines push it out of the console. So the ledger keeps which functions
+    vPCI gave up, and what Xen said at boot of functions without a unit: a service that starts then remembers
+    it as if Xen had just said it, for functions of dom0.
     """
     memory, complaints, kept = views.memory, views.complaints, views.memory.ledger.unserved
     said = {sbdf for sbdf in complaints.unserved if sbdf in functions and sbdf in views.machine.functions}
@@ -175,7 +176,9 @@ def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> bool:
     for sbdf in complaints.untrapped if views.pvh and memory.complaints else ():
         place = views.state.place_at(sbdf)
         if sbdf in functions and place is not None and views.view.in_dom0(sbdf):
-            memory.given_up.add(place)
+            lost = complaints.has_lost(sbdf)
+            found |= lost and place not in memory.without_vpci
+            (memory.ledger.given_up if lost else memory.given_up).add(place)
     return found
 
 

@@ -177,6 +177,22 @@ def test_what_vpci_gave_up_after_a_failed_unmap_is_mapped_by_pcipt(version):
     right(stage)
 
 
+@gives_up
+@pytest.mark.parametrize("decodes", [False, True])
+def test_what_vpci_gave_up_is_known_when_the_console_has_lost_it(version, decodes):
+    stage = everything_served(version)
+    unmap_fails(stage)
+    if decodes:
+        stage.does((COMMAND, ON))
+    for _ in range(2):
+        stage.engine = stage.start()  # the console has nothing that was read before
+        assert compare(stage.engine) == []
+        assert "given-up" in codes(stage.engine)
+    (done,) = stage.does((COMMAND, OFF if decodes else ON))
+    assert done == ("unmap-mmio" if decodes else "map-mmio", f"0000:{NIC}", "done")
+    right(stage)
+
+
 @survives
 def test_where_vpci_survives_a_failed_unmap_it_maps_again(version):
     stage = everything_served(version)

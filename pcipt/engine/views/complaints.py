@@ -166,6 +166,10 @@ class Complaints:
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
 
+    def has_lost(self, sbdf: Sbdf) -> bool:
+        """Return True if a function in `untrapped` is there because vPCI gave it up after a failed map."""
+        return any(each.code is Code.MAP for each in self._held.get(sbdf, ()))
+
     @property
     def unserved(self) -> set[Sbdf]:
         """The functions of which Xen said at boot that no IOMMU unit serves them: each later add fails.
