@@ -20,6 +20,7 @@ from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind
 from pcipt.xen.mapping import read_regions
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
 from pcipt.xen.pf_fixup import pf_fixup_of
+from pcipt.xen.releases import SEGMENTS_READ_FOR_IOMMU
 from pcipt.xen.simulated.contexts import Contexts
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.dma import DirectAccess
@@ -49,9 +50,9 @@ class SimulatedXen(Speaking):
     Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
     tables; with `firmware` they are the reserved memory of the machine's memory map. A PVH dom0 gets all of
     that mapped 1:1 at boot, unless `map_reserved` is False (Xen's dom0-iommu=no-map-reserved). `command_line`
-    is Xen's. With `cuts_segments`, dom0's kernel is older than Linux 6.15: it cuts segments above ffff to 16
-    bits. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no config
-    space.
+    is Xen's. MCFG names all segments, and Xen uses all of its areas. With `cuts_segments`, dom0's kernel is
+    older than Linux 6.15: it cuts segments above ffff to 16 bits. The attribute `p2m` is None on a PV dom0;
+    `vpci` is None too, and also if the hardware has no config space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
@@ -81,9 +82,11 @@ class SimulatedXen(Speaking):
         self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, DENIED) if pvh else None
         vendor = iommu.vendor if iommu is not None else Vendor.INTEL
         place = partial(place_in, hardware)
+        early = SEGMENTS_READ_FOR_IOMMU.of(identity.version)
         self.reserved = ReservedMemory(
-            reserved, lambda f: hardware.presence(f) is not None, self.p2m, vendor=vendor, place=place
-        )
+            reserved, lambda f: hardware.presence(f) is not None, self.p2m, vendor=vendor, place=place,
+            segments=range(0x10000) if early else (0,),
+        )  # fmt: skip
         if self.p2m is not None and map_reserved:  # after VT-d's regions, before those of AMD-Vi
             for frames in reserved_memory:
                 self.p2m.set_identity(frames)

@@ -135,8 +135,8 @@ class Sizing(Protocol):
 class Device:
     """Xen's record of a function.
 
-    `recognised` is False if no function answered when the record was made. Such a function cannot be added to
-    the IOMMU. `broken` is True after a removal that left the record unusable. `vf_sizes` are the sizes of VF
+    `recognised` is False if no function answered when the record was made. VT-d does not take such a
+    function. `broken` is True after a removal that left the record unusable. `vf_sizes` are the sizes of VF
     BARs of one virtual function; without them MSI-X of the virtual functions fails in guests.
     """
 
@@ -360,14 +360,17 @@ class DeviceList:
     def _context(self, function: Sbdf, device: Device, seen: Presence | None) -> int:
         """Add the function, which is seen as `seen`, to the IOMMU. Return 0 or -errno.
 
-        Return 0 if the IOMMU is off, -EINVAL if the function did not answer when its record was made or if
-        VT-d does not know such a bridge, and -ENODEV if no IOMMU unit serves it.
+        Return 0 if the IOMMU is off, -EINVAL if VT-d does not know such a bridge, or does not know what the
+        function is because it did not answer when its record was made, and -ENODEV if no IOMMU unit serves
+        it. AMD-Vi looks at the address only, and at the record for what is a host bridge.
+        Source: xen/drivers/passthrough/vtd/iommu.c (domain_context_mapping), amd/pci_amd_iommu.c
+                (amd_iommu_add_device).
         """
         if self.iommu is None:
             return 0
-        if not device.recognised:
+        if not device.recognised and not self._is_amd:
             return -EINVAL
         physfn = self.devices.get(device.flags.physfn) if device.flags.physfn is not None else None
         extended = physfn.flags.extended if physfn is not None else device.flags.extended
-        role = seen.role if seen is not None else Role.ENDPOINT
+        role = seen.role if seen is not None and device.recognised else Role.ENDPOINT
         return self.iommu.answer(Requester(function, device.flags.physfn, extended, role))

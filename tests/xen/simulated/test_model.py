@@ -6,8 +6,9 @@ import attrs
 import pytest
 
 from pcipt.pci import parse_sbdf
+from pcipt.pci.requester import Role, Vendor
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind
-from pcipt.xen.simulated.coverage import EVERYTHING, coverage_from_boot
+from pcipt.xen.simulated.coverage import EVERYTHING, Coverage, coverage_from_boot
 from pcipt.xen.simulated.model import (
     DOM0,
     NO_FLAGS,
@@ -136,6 +137,25 @@ def test_an_orphan_made_without_hardware_keeps_its_unknown_type(dom0, first):
     hardware.plug(NIC)
     assert devices.add(NIC, NO_FLAGS) == -EINVAL
     assert devices.devices[NIC].owner == NOBODY
+
+
+@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize(("dom0", "first"), [(PV, 0), (PVH, -EOPNOTSUPP)])
+def test_amd_vi_takes_it_all_the_same(minor, dom0, first):
+    """AMD-Vi asks for the address only; what the record lacks is whether it is a host bridge."""
+    hardware, amd = SimulatedHardware(), attrs.evolve(EVERYTHING, vendor=Vendor.AMD)
+    devices = DeviceList(hardware, dom0, version_of(4, minor), amd)
+    assert devices.add(NIC, NO_FLAGS) == first
+    hardware.plug(NIC)
+    assert devices.add(NIC, NO_FLAGS) == 0
+    assert devices.devices[NIC].owner == DOM0
+    nothing = DeviceList(hardware, PV, version_of(4, minor), Coverage(vendor=Vendor.AMD))
+    host = Presence(role=Role.HOST_BRIDGE)
+    assert nothing.add(FAR, NO_FLAGS) == -ENODEV
+    hardware.plug(FAR, host)
+    assert nothing.add(FAR, NO_FLAGS) == -ENODEV
+    hardware.plug(PF, host)
+    assert nothing.add(PF, NO_FLAGS) == 0
 
 
 # release; result of adding a VF whose PF is not known; who is known then

@@ -56,11 +56,24 @@ def test_a_region_whose_devices_are_all_absent_at_boot_is_dropped_for_good():
     assert not xen.p2m.touched(OTHER)
 
 
-def test_a_region_in_a_segment_that_is_not_known_yet_is_kept():
-    far = parse_sbdf("0001:05:00.0")
-    xen = SimulatedXen(SimulatedHardware(), PVH, reserved=[ReservedRegion(PAGES, (far,))])
-    assert xen.reserved_regions(far) == (PAGES,)
-    assert xen.p2m.mapped(PAGES)
+@pytest.mark.parametrize(
+    ("version", "kept"),
+    [
+        ("4.17.7", True), ("4.18.6", True), ("4.19.3", True), ("4.19.4", False), ("4.20.1", True),
+        ("4.20.2", False), ("4.21.0", False), ("4.22.0", False), ("4.20.2-vendor", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", Dom0Kind)
+def test_a_region_in_a_segment_that_is_not_known_yet_is_kept(version, kept, kind):
+    """Versions that read MCFG before the DMAR know the segment, and see that nothing answers there."""
+    far, there = parse_sbdf("0001:05:00.0"), parse_sbdf("0001:06:00.0")
+    regions = [ReservedRegion(PAGES, (far,)), ReservedRegion(OTHER, (there,))]
+    hardware = SimulatedHardware([there])
+    xen = SimulatedXen(hardware, XenIdentity(version, kind), reserved=regions, map_reserved=False)
+    assert xen.reserved_regions(far) == (PAGES,) * kept
+    assert xen.reserved_regions(there) == (OTHER,)
+    if kind is Dom0Kind.PVH:
+        assert xen.p2m.mapped(PAGES) is kept
 
 
 @pytest.mark.parametrize("dom0", [PVH, PV])
