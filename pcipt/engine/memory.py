@@ -14,6 +14,7 @@ intents         watcher, from configuration writes  when hardware has the addres
 trapped         watcher, from configuration writes  when a plan was made for it      no
 removed         machine state, first reading        when Xen does not list it        no
 unserved        performer; settling, from console   when Linux drops it              no
+untyped         performer, when an add fails        when Linux drops it              no
 served          views, from Xen's list              never: an address counts once    no
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
@@ -75,9 +76,10 @@ class Memory:
     Xen's console said so before this service began. `removed` holds addresses that Linux had and dropped:
     ghosts are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`).
     `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next
-    boot (what Xen said at boot is in the ledger, too). `served` holds addresses at which this service saw Xen
-    take a function for dom0: a unit serves them until the next boot. `former` holds by place the function
-    that Linux last dropped there.
+    boot (what Xen said at boot is in the ledger, too). `untyped` holds addresses of orphans of which Xen does
+    not know what they are: each add fails, where Xen cannot remove an orphan. `served` holds addresses at
+    which this service saw Xen take a function for dom0: a unit serves them until the next boot. `former`
+    holds by place the function that Linux last dropped there.
     `answered` holds by place each function that does not answer, as it was when it answered last. `vacated`
     holds each place whose function Linux dropped and for which no plan was made since, with the former
     address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last
@@ -106,6 +108,7 @@ class Memory:
     told_given_up: frozenset[str] = frozenset()
     removed: set[Sbdf] = attrs.Factory(set)
     unserved: set[Sbdf] = attrs.Factory(set)
+    untyped: set[Sbdf] = attrs.Factory(set)
     served: set[Sbdf] = attrs.Factory(set)
     former: dict[str, Function] = attrs.Factory(dict)
     answered: dict[str, Function] = attrs.Factory(dict)

@@ -8,7 +8,7 @@ interface and performs nothing.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from errno import ENODEV
+from errno import EINVAL, ENODEV
 
 import attrs
 
@@ -38,6 +38,7 @@ from pcipt.remap.ledger import Event
 from pcipt.remap.plan import expected_view
 from pcipt.remap.steps import Step
 from pcipt.remap.vpci.msix import refuses_msix
+from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 
 BATCH = 64
 
@@ -212,9 +213,10 @@ def _read_back(outcome: Outcome, views: Views) -> None:
     """Read again what an action that was tried has changed, before the next action is guarded.
 
     After an announcement Xen is asked again, and it is remembered if no IOMMU unit serves the function
-    (`unserved`). After a rewrite the function is read again, and after an add: where vPCI cannot make the
-    hole for MSI-X it leaves memory decode off (xen/drivers/vpci/header.c, modify_decoding). After a failed
-    map all other functions with mapped pages in its frames are marked as different: they may be unmapped.
+    (`unserved`), and if Xen does not know what the function is and cannot forget it (`untyped`). After a
+    rewrite the function is read again, and after an add: where vPCI cannot make the hole for MSI-X it leaves
+    memory decode off (xen/drivers/vpci/header.c, modify_decoding). After a failed map all other functions
+    with mapped pages in its frames are marked as different: they may be unmapped.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
@@ -228,6 +230,9 @@ def _read_back(outcome: Outcome, views: Views) -> None:
             views.different |= views.read([action.moved_from or action.sbdf])
             if outcome.errno == ENODEV and _no_unit_serves(action, views):
                 views.memory.unserved.add(action.sbdf)
+            stays = action.sbdf in views.view.orphans and ORPHAN_REMOVAL_PANICS.of(views.version)
+            if outcome.errno == EINVAL and stays:  # else the record was made anew (`calls`)
+                views.memory.untyped.add(action.sbdf)
     elif isinstance(action, RewriteBar | RewriteCommand):
         views.different |= views.read([action.sbdf])
         if outcome.result is Result.FAILED:

@@ -186,7 +186,7 @@ def test_an_orphan_is_announced_again_where_nobody_knows_of_a_unit(version, dom0
     )
     engine = stage.start()
     compare(engine)
-    stage.plug(function("09:00.0", command=2 if version >= (4, 19) else 0), announced=False)
+    stage.plug(function("09:00.0", command=2 if version >= (4, 19) else 0))
     stage.xen.give(S("09:00.0"), Owner(OwnerKind.NOBODY))
     first, *later = look(engine, [S("09:00.0")])
     assert first.result.value == ("done" if served else "failed")
@@ -194,3 +194,33 @@ def test_an_orphan_is_announced_again_where_nobody_knows_of_a_unit(version, dom0
     assert stage.xen.catastrophe is None
     assert (stage.xen.devices[S("09:00.0")].owner == DOM0) is served
     assert bool(engine.findings) is not served
+
+
+@pytest.mark.parametrize("version", [*EACH_RELEASE, (4, 17, "4-qubes")])
+@pytest.mark.parametrize("dom0", BOTH)
+@pytest.mark.parametrize("vendor", Vendor)
+def test_an_orphan_whose_record_was_made_while_nothing_answered(version, dom0, vendor):
+    """F10: where Xen keeps the record, an add that fails once is not tried again; only a reboot helps."""
+    coverage = attrs.evolve(vtd(0, 1), vendor=vendor)
+    amd_host = host_bridge(0x1022) if vendor is Vendor.AMD else function("00:00.0")
+    stage = BusStage([amd_host, bridge(PORT, 1, 4)], version=version, dom0=dom0, coverage=coverage)
+    if vendor is Vendor.AMD and dom0 == "pv":
+        stage.files.tables = [ivrs_of(coverage)]
+    engine = stage.start()
+    compare(engine)
+    stage.xen.kernel_add(S(NIC))
+    stage.xen.give(S(NIC), Owner(OwnerKind.NOBODY))
+    stage.plug(function(NIC, parent=PORT, command=2), announced=False)
+    look(engine, [S(NIC)])
+    for _ in range(5):
+        stage.time += 60
+        engine.worker.work_off()
+    outcomes = compare(engine)
+    adds = [call for call in stage.xen.changes if call.op.name == "ADD"]
+    assert stage.xen.catastrophe is None
+    if version < (4, 19) and vendor is Vendor.INTEL:
+        assert (len(adds), [outcome.rule for outcome in outcomes]) == (1, ["record-usable"])
+        (text,) = [finding.text for _, finding in engine.findings if finding.code == "orphan"]
+        assert "reboot with the function in place" in text
+    else:
+        assert stage.xen.devices[S(NIC)].owner == DOM0

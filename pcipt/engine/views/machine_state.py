@@ -240,6 +240,7 @@ class MachineState:
             self._memory.note_former(place, former)
         self._memory.removed.add(sbdf.cut)
         self._memory.unserved.discard(sbdf)
+        self._memory.untyped.discard(sbdf)
         self._memory.ledger.unserved.discard(str(sbdf))
         self._memory.forget_shape(sbdf)
         self.renumbered.pop(sbdf, None)

@@ -206,7 +206,7 @@ class Views:
             pvh=self.pvh,
             version=self.version,
             iommu=self._iommu,
-            unserved=self.memory.unserved, served=self.memory.served,
+            unserved=self.memory.unserved, untyped=self.memory.untyped, served=self.memory.served,
             bars=self.state.bars,
             mapped=self.memory.mapped,
             protected=self.protected,

@@ -30,6 +30,7 @@ class Facts:
     """All facts that the guards look at. The function of the action was just read again.
 
     `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them,
+    `untyped` those of orphans of which Xen does not know what they are and cannot make another record,
     `served` those at which it has taken a function since boot. `moves` and `followed` are by Linux's address
     (`find_moves`, `Ledger.followed`). `bars` must be those of `machine`; if none are given, they are computed
     here, in a time that grows with the machine. `unsized` are those of `Ledger.unsized`. `regions` has for
@@ -51,6 +52,7 @@ class Facts:
     version: Version
     iommu: IommuScope
     unserved: Collection[Sbdf] = ()
+    untyped: Collection[Sbdf] = ()
     served: Collection[Sbdf] = ()
     bars: BarIndex = attrs.Factory(lambda self: BarIndex(self.machine.functions.values()), takes_self=True)
     mapped: MappedPages = attrs.Factory(MappedPages)

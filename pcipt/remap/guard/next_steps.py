@@ -62,6 +62,7 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("add-device", "vf-bar-io"): _NEWER_XEN,
     ("add-device", "msix-taken"): _NEWER_XEN,
     ("add-device", "iommu-coverage"): _REBOOT,
+    ("add-device", "record-usable"): _REBOOT,
     ("add-device", "driverless-subtree"): _UNBIND_NAMED,
     ("add-device", "driver-needs-decode"): (
         _UNBIND + "; a virtual function needs a newer Xen (`pcipt host` shows your version)"

@@ -5,10 +5,10 @@ first refusal in the order of the table is the verdict. Some rules prevent a pan
 4.17, measured in the lab). The panics: to remove an orphan; to add a function that no IOMMU unit covers (this
 leaves an orphan, or panics at once if the function decodes memory on a PVH dom0); to map over RAM. All other
 rules keep guests and drivers from losing a device that they use. `devices` has the rules of announcements,
-`anew` that of a function that is removed to be added again, `pages` those of pages, `command` those of
-Command registers, `holes` those of the second unmap of pages, `own_bars` those of what a rewrite does to the
-function itself, `switches` those of memory decode, `altered` those of functions whose read-only registers
-have changed, `handover` those of policed ports.
+`records` that of records that no add can use, `anew` that of a function that is removed to be added again,
+`pages` those of pages, `command` those of Command registers, `holes` those of the second unmap of pages,
+`own_bars` those of what a rewrite does to the function itself, `switches` those of memory decode, `altered`
+those of functions whose read-only registers have changed, `handover` those of policed ports.
 """
 
 from typing import get_args
@@ -35,6 +35,7 @@ from pcipt.remap.guard.handover import HANDOVER_RULES
 from pcipt.remap.guard.holes import HOLE_RULES
 from pcipt.remap.guard.own_bars import OWN_BAR_RULES
 from pcipt.remap.guard.pages import PAGE_RULES
+from pcipt.remap.guard.records import RECORD_RULES
 from pcipt.remap.guard.switches import SWITCH_RULES
 
 __all__ = [
@@ -56,9 +57,8 @@ ON_PV = "PV: this dom0 has no 1:1 map that could change"
 
 #        name, kind of action, rule
 RULES: tuple[tuple[str, type[Action], Rule], ...] = (
-    *DEVICE_RULES, *ANEW_RULES, *PAGE_RULES, *OWN_BAR_RULES, *COMMAND_RULES, *HOLE_RULES, *SWITCH_RULES,
-    *ALTERED_RULES,
-    *HANDOVER_RULES,
+    *DEVICE_RULES, *RECORD_RULES, *ANEW_RULES, *PAGE_RULES, *OWN_BAR_RULES, *COMMAND_RULES, *HOLE_RULES,
+    *SWITCH_RULES, *ALTERED_RULES, *HANDOVER_RULES,
 )  # fmt: skip
 _RULES_FOR = {
     kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)
