@@ -3,8 +3,10 @@
 Xen, and Linux with the same rule, halve an area until the memory map reserves all of it, no further than to
 16 MiB; the last bus moves down with it. An area that is not reserved even so is not used by Xen itself until
 Linux tells Xen that ACPI's motherboard resources reserve it; newer versions also use one in a hole of the
-map. A PVH dom0's accesses are trapped in each area, used or not, as far as it was not halved; where the
-domain has RAM, the RAM is there. Of areas that overlap, the first is trapped.
+map, if the firmware is of 2016 or newer. Nothing here knows the firmware's year: it is taken to be that new,
+because older machines with several segments are hardly known, and an add that fails for it leaves an orphan
+that such a version can remove. A PVH dom0's accesses are trapped in each area, used or not, as far as it was
+not halved; where the domain has RAM, the RAM is there. Of areas that overlap, the first is trapped.
 Pure. Source: Xen arch/x86/x86_64/mmconfig-shared.c (is_mmconf_reserved, pci_mmcfg_reject_broken), mm.c
         (is_memory_hole), hvm/dom0_build.c (pvh_setup_mmcfg), hvm/io.c (register_vpci_mmcfg_handler); linux
         arch/x86/pci/mmconfig-shared.c (is_mmconf_reserved), drivers/xen/pci.c (xen_mcfg_late).
@@ -22,6 +24,7 @@ from pcipt.pci.write import BUS_SHIFT, EcamRegion
 from pcipt.xen.releases import MMCFG_IN_HOLE, SEGMENTS_READ_FOR_IOMMU, Version
 
 SMALLEST = 16 << 20  # bytes: Xen and Linux halve no further
+YEAR_OF_HOLES = 2016  # with older firmware (DMI: the date of the BIOS) no Xen uses an area in a hole
 _LINUX = re.compile(
     r"PCI (?:MMCONFIG|ECAM) ([0-9a-f]{4,}) \[bus ([0-9a-f]{2})-([0-9a-f]{2})\]", re.IGNORECASE
 )
@@ -79,7 +82,10 @@ def taken_of_tables(tables: Iterable[bytes], memory: Iterable[MemoryEntry] | Non
 
 
 def is_used(area: Mmcfg, version: Version | None) -> bool:
-    """Return True if a version of Xen is known to use an area by itself, before Linux tells anything."""
+    """Return True if a version of Xen is known to use an area by itself, before Linux tells anything.
+
+    The firmware is taken to be of `YEAR_OF_HOLES` or newer.
+    """
     in_hole = version is not None and MMCFG_IN_HOLE.known_of(version) is True
     return area.basis is Basis.RESERVED or (area.basis is Basis.HOLE and in_hole)
 
@@ -194,7 +200,10 @@ def _of_map(area: Mmcfg) -> Finding | None:
         )
     told = "after Linux has told Xen that ACPI reserves the area"
     if area.basis is Basis.HOLE:
-        when = f"Xen from {MMCFG_IN_HOLE.begins} on uses the area all the same, an older Xen only {told}"
+        when = (
+            f"Xen from {MMCFG_IN_HOLE.begins} on uses the area all the same if the firmware is of "
+            f"{YEAR_OF_HOLES} or newer; else, and an older Xen, only {told}"
+        )
         return Finding("mmcfg-not-reserved", f"{title} is not in the memory map: {when}")
     if area.basis is Basis.REFUSED:
         return Finding(

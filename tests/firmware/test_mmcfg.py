@@ -143,6 +143,7 @@ def test_what_is_odd_is_told(claims, memory, named, expected):
 def test_a_hole_is_told_with_the_releases_that_use_it():
     (finding,) = findings_of(mmcfg_of([EcamRegion(0xE000_0000)], [LOW]))
     assert "from 4.20.4, 4.21.2 and 4.22.0 on uses the area" in finding.text
+    assert "if the firmware is of 2016 or newer; else, and an older Xen, only after Linux" in finding.text
 
 
 def test_where_the_domain_has_ram_nothing_is_trapped():
