@@ -33,7 +33,7 @@ LATE = Finding(
     "in between may have no IOMMU unit, so pcipt refuses what only the lost record could prove safe, until "
     "the host is booted again",
 )
-PLACES = ("given_up", "faulty", "severed", "unserved")  # of the ledger: sets of places or addresses
+PLACES = ("given_up", "faulty", "severed", "complaints")  # of the ledger: sets of places, or of texts
 
 
 class FileStore:

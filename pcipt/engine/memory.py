@@ -4,7 +4,7 @@ field           written by                          dropped                     
 ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
 ledger.sizes    reconciliation, when vPCI sets up   when the function leaves         yes: mappings
 ledger.given_up reconciliation, when vPCI failed    when it leaves dom0 or Xen       yes: mappings
-ledger.unserved settling, from Xen's console        when Linux drops it              yes: mappings
+ledger.complaints settling, from Xen's console      when Linux drops it              yes: mappings
 ledger.faulty   reconciliation, at each reading     when the function leaves         yes: mappings
 ledger.severed  questions to Xen, performer         when Xen makes the entry again    yes: mappings
 ledger.roster   reconciliation, at each plan (PVH)  when the place is left           yes: steps, mappings
@@ -31,7 +31,7 @@ refused         reconciliation                      when it decodes again, or le
 left_guests     views, when an owner changed        when the guest keeps nothing     no
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
-complaints      views, from Xen's console           next EVERYTHING, or function left  no
+complaints      views, from Xen's console           next EVERYTHING, or function left  lasting: ledger
 faults          views, from Xen's console           next EVERYTHING, or function left  no
 fault_counts    views, from Xen's console           never: one number for each sort  no
 not_believed    views, from Xen's console           next EVERYTHING                  no
@@ -76,9 +76,9 @@ class Memory:
     Xen's console said so before this service began. `removed` holds addresses that Linux had and dropped:
     ghosts are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`).
     `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next
-    boot (what Xen said at boot is in the ledger, too). `untyped` holds addresses of orphans of which Xen does
-    not know what they are: each add fails, where Xen cannot remove an orphan. `served` holds addresses at
-    which this service saw Xen take a function for dom0: a unit serves them until the next boot. `former`
+    boot (what Xen said at boot is in `ledger.complaints`). `untyped` holds addresses of orphans of which Xen
+    does not know what they are: each add fails, where Xen cannot remove an orphan. `served` holds addresses
+    at which this service saw Xen take a function for dom0: a unit serves them until the next boot. `former`
     holds by place the function that Linux last dropped there.
     `answered` holds by place each function that does not answer, as it was when it answered last. `vacated`
     holds each place whose function Linux dropped and for which no plan was made since, with the former

@@ -31,7 +31,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, vPCI
     could not be set up for a function that returned to dom0, pages of a function that is or was away are in
     doubt (`doubt_shared`), it has changed what dom0 may have below policed ports (`settle_ports`), or Xen has
-    said that no IOMMU unit serves a function or that vPCI gave one up.
+    made a complaint that lasts or said that vPCI gave a function up.
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -161,18 +161,14 @@ def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> bool:
     that dom0 has them without vPCI (`given_up`). Return True if something is new that the ledger must keep.
 
     Xen says each of it once, and later lines push it out of the console. So the ledger keeps which functions
-    vPCI gave up, and what Xen said at boot of functions without a unit: a service that starts then remembers
-    it as if Xen had just said it, for functions of dom0.
+    vPCI gave up, and the complaints that last: a service that starts then remembers them as if Xen had just
+    said it.
     """
-    memory, complaints, kept = views.memory, views.complaints, views.memory.ledger.unserved
-    said = {sbdf for sbdf in complaints.unserved if sbdf in functions and sbdf in views.machine.functions}
-    found = not kept.issuperset(map(str, said))
-    kept.update(map(str, said))
-    here = {sbdf for sbdf in functions if str(sbdf) in kept} if kept else set()
-    memory.unserved |= here
-    for sbdf in here - said:
-        if views.view.in_dom0(sbdf):
-            complaints.remember_unserved(sbdf)
+    memory, complaints, kept = views.memory, views.complaints, views.memory.ledger.complaints
+    about = functions if memory.complaints or kept else ()
+    here = {sbdf for sbdf in about if sbdf in views.machine.functions}
+    found = complaints.remember(kept, here)
+    memory.unserved |= complaints.unserved.intersection(here)
     for sbdf in complaints.untrapped if views.pvh and memory.complaints else ():
         place = views.state.place_at(sbdf)
         if sbdf in functions and place is not None and views.view.in_dom0(sbdf):

@@ -93,8 +93,8 @@ class Ledger:
     places of functions that vPCI does not handle any more, because it could not map a page (Xen 4.17 and
     4.18) or could not be set up when the function returned to dom0 (from 4.19 on), `faulty` those of
     functions whose MSI-X structure this Xen does not take, as they were when they answered last, `severed`
-    those of conventional bridges whose shared entry of the IOMMU Xen has removed. `unserved` are
-    addresses of which Xen's console said at boot that no IOMMU unit serves them. `roster`: only on PVH.
+    those of conventional bridges whose shared entry of the IOMMU Xen has removed. `complaints`
+    are those of Xen's console that last (`words_of`). `roster`: only on PVH.
     `ports`: what the settings police.
     """
 
@@ -108,14 +108,14 @@ class Ledger:
         given_up: Iterable[str] = (),
         faulty: Iterable[str] = (),
         severed: Iterable[str] = (),
-        unserved: Iterable[str] = (),
+        complaints: Iterable[str] = (),
         roster: Roster | None = None,
         ports: Ports | None = None,
     ) -> None:
         self.boot_id, self.messages_lost = boot_id, messages_lost
         self.sizes = dict(sizes)
         self.given_up, self.faulty = set(given_up), set(faulty)
-        self.severed, self.unserved = set(severed), set(unserved)
+        self.severed, self.complaints = set(severed), set(complaints)
         self.roster, self.ports = roster or Roster(), ports or Ports()
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
@@ -302,7 +302,7 @@ class Ledger:
 
     def _with(self, entries: tuple[Entry, ...], mapped: MappedPages) -> "Ledger":
         """Return a ledger with these entries and mapped pages, and the rest of this ledger."""
-        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed, self.unserved)
+        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed, self.complaints)
         return Ledger(self.boot_id, entries, mapped, *rest, self.roster.copy(), self.ports.copy())
 
     def _put(self, entry: Entry) -> None:

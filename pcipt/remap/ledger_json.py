@@ -25,7 +25,7 @@ _WORDS = {kind.word: kind for kind in get_args(Action) if kind not in (MapMmio, 
 def ledger_to_json(ledger: Ledger) -> dict[str, object]:
     """Return the ledger's own document as JSON values: the boot id, the entries, and the runs of `ours`.
 
-    `theirs`, `messages_lost`, `sizes`, `given_up`, `faulty`, `severed` and `unserved` are not in it.
+    `theirs`, `messages_lost`, `sizes`, `given_up`, `faulty`, `severed` and `complaints` are not in it.
     """
     return {
         "boot_id": ledger.boot_id,

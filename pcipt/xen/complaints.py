@@ -115,6 +115,11 @@ SORTS: tuple[Sort, ...] = (
 )
 # fmt: on
 
+_NUMBERS = ("capability", "bar", "at", "rc")
+_SAID = re.compile(
+    rf"(?P<code>[a-z-]+) {_SBDF} (?P<kind>[a-zA-Z]+|-)"
+    + "".join(rf" (?P<{name}>\d{{1,20}}|-)" for name in _NUMBERS)
+)
 # Words of which each message has one: a text without them, such as a long list of owners, is not parsed.
 _WORDS = re.compile(
     r"[Ff]ail|MSIX|MSI-X|not mapping BAR|denied|ignored|refuse to resize|Request device|_FAULT"
@@ -148,6 +153,28 @@ class Complaint:
     def error(self) -> str:
         """Return the errno in words, or "no reason given"."""
         return os.strerror(self.rc) if self.rc else "no reason given"
+
+
+def words_of(complaint: Complaint) -> str:
+    """Return a lasting complaint about a function as a text for `complaint_from`; its pages are left out."""
+    said = (complaint.kind or None, complaint.capability, complaint.bar, complaint.at, complaint.rc)
+    words = ("-" if each is None else str(each) for each in said)
+    return " ".join([complaint.code.value, str(complaint.function), *words])
+
+
+def complaint_from(words: str) -> Complaint | None:
+    """Return the complaint of `words_of`; None if the text is not such a one."""
+    match = _SAID.fullmatch(words)
+    if match is None or match["code"] not in {code.value for code in LASTING}:
+        return None
+    capability, bar, at, rc = (None if match[name] == "-" else int(match[name]) for name in _NUMBERS)
+    kind = "" if match["kind"] == "-" else match["kind"]
+    return Complaint(Code(match["code"]), parse_sbdf(match["sbdf"]), None, kind, capability, bar, at, rc)
+
+
+def drop_words(kept: set[str], function: Sbdf) -> None:
+    """Delete the texts of `words_of` that are about a function."""
+    kept -= {words for words in kept if f" {function} " in words}
 
 
 def parse_complaints(text: str) -> Iterator[Complaint]:

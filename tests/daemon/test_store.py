@@ -179,7 +179,7 @@ def test_functions_that_vpci_gave_up_or_does_not_take_are_remembered_for_this_bo
     store = FileStore(str(tmp_path))
     ledger = store.load("boot")[0]
     ledger.given_up, ledger.faulty = {"00_05.0", "00_1c.0-00_00.0"}, {"00_06.0"}
-    ledger.severed, ledger.unserved = {"00_1e.0"}, {"0000:00:07.0"}
+    ledger.severed, ledger.complaints = {"00_1e.0"}, {"setup-failed 0000:00:07.0 - - - - 19"}
     store.save_mappings(ledger)
     store.save(ledger)
     read, other = (FileStore(str(tmp_path)).load(boot)[0] for boot in ("boot", "next"))

@@ -126,7 +126,7 @@ def test_a_restarted_service_knows_it_when_the_console_has_lost_it(version, vend
         right(stage)
     stage.pull(NIC)
     stage.settle(stage.engine)
-    assert not stage.engine.ledger.unserved
+    assert not stage.engine.ledger.complaints
     assert "setup-failed" not in codes(stage.engine)
 
 

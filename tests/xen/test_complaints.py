@@ -5,7 +5,16 @@ from hypothesis import given, settings
 
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.xen.complaint_texts import finding_of_complaint
-from pcipt.xen.complaints import LASTING, SORTS, Code, Complaint, parse_complaints
+from pcipt.xen.complaints import (
+    LASTING,
+    SORTS,
+    Code,
+    Complaint,
+    complaint_from,
+    drop_words,
+    parse_complaints,
+    words_of,
+)
 from pcipt.xen.releases import NEWEST, parse_version
 from tests.xen.damaged import damaged
 
@@ -192,3 +201,23 @@ def test_an_msix_structure_in_no_bar_is_hidden_whatever_is_done(version):
     assert "MSI or INTx; this Xen never shows MSI-X of virtual functions" in text
     assert "rescan" not in text
     assert "4.21.1" not in text
+
+
+LAST = [complaint for _, complaint in MESSAGES if complaint.code in LASTING]
+
+
+@pytest.mark.parametrize("complaint", LAST, ids=str)
+def test_what_lasts_can_be_kept_as_text(complaint):
+    kept = {words_of(each) for each in LAST}
+    assert complaint_from(words_of(complaint)) == complaint
+    drop_words(kept, complaint.function)
+    assert kept == {words_of(each) for each in LAST if each.function != complaint.function}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "setup-failed", "setup-failed 0000:03:00.0 - - - - x", "vpci-map-failed 0000:03:00.0 - - - - 1",
+     "setup-failed 0000:03:00.0 - - - - 1 2", "what 0000:03:00.0 - - - - 1"],
+)  # fmt: skip
+def test_other_text_is_no_complaint(words):
+    assert complaint_from(words) is None

@@ -19,7 +19,15 @@ from pcipt.pci.structures import MSIX
 from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
-from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
+from pcipt.xen.complaints import (
+    LASTING,
+    OF_BARS,
+    Code,
+    Complaint,
+    complaint_from,
+    parse_complaints,
+    words_of,
+)
 from pcipt.xen.dma_faults import Hearing, hearing_of
 from pcipt.xen.interface import Dom0Kind, Hypervisor, command_line_of
 from pcipt.xen.releases import (
@@ -67,6 +75,7 @@ class Complaints:
         self._xen = xen
         self._held = memory.complaints
         self._begun = False
+        self._kept: frozenset[str] = frozenset()
         self.boot_words: BootWords | None = None
         self.hearing: Hearing | None = None
         self.readable = True
@@ -183,9 +192,23 @@ class Complaints:
             if function and any((each.code, each.rc) == (Code.NO_SETUP, ENODEV) for each in said)
         }
 
-    def remember_unserved(self, sbdf: Sbdf) -> None:
-        """Keep what Xen said of a function at boot, and what its console does not hold any more."""
-        self._held.setdefault(sbdf, {}).setdefault(Complaint(Code.NO_SETUP, sbdf, rc=ENODEV), 1)
+    def remember(self, kept: set[str], functions: Collection[Sbdf]) -> bool:
+        """Keep lasting complaints about these functions that the console does not hold any more.
+
+        `kept` are the words (`words_of`) of those that the ledger has; those of new ones are added. Return
+        True if `kept` has changed since the last call: it must be on disk.
+        """
+        for complaint in filter(None, map(complaint_from, kept)):
+            said = self._held.get(complaint.function, {})
+            same = any(attrs.evolve(each, at=complaint.at) == complaint for each in said)
+            if complaint.function in functions and not same:
+                self._add(complaint.function, complaint)
+        held = (said for function, said in self._held.items() if function in functions)
+        told = {words_of(each) for said in held for each in said if each.code in LASTING}
+        changed = not (kept >= told and kept >= self._kept)  # some are new, or their function has left
+        kept |= told
+        self._kept = frozenset(kept)
+        return changed
 
     @property
     def hidden_msix(self) -> set[Sbdf]:

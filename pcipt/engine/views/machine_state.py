@@ -20,6 +20,7 @@ from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_moves import bridges_above, find_moves, subtree
 from pcipt.remap.plan_reserved import Locations
+from pcipt.xen.complaints import drop_words
 
 
 class MachineState:
@@ -241,7 +242,7 @@ class MachineState:
         self._memory.removed.add(sbdf.cut)
         self._memory.unserved.discard(sbdf)
         self._memory.untyped.discard(sbdf)
-        self._memory.ledger.unserved.discard(str(sbdf))
+        drop_words(self._memory.ledger.complaints, sbdf)
         self._memory.forget_shape(sbdf)
         self.renumbered.pop(sbdf, None)
 

@@ -26,6 +26,7 @@ from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.steps import AnyStep, Read
 from pcipt.remap.vpci.roster import Listed, listed_from
+from pcipt.xen.complaints import drop_words
 
 Clock = Callable[[], str]
 FAR = 256  # lines; a log of 128 KiB, the smallest that Debian's kernels have, holds about a thousand
@@ -126,7 +127,7 @@ def _leave(views: Views, place: str, listed: Listed, clock: Clock) -> None:
     memory.ledger.sizes.pop(place, None)
     memory.ledger.given_up.discard(place)
     memory.ledger.faulty.discard(place)
-    memory.ledger.unserved.discard(str(listed.sbdf))
+    drop_words(memory.ledger.complaints, listed.sbdf)
     for bar, pages in listed.pages:
         _doubt(views, place, listed.sbdf, bar, pages, clock)
 

@@ -97,6 +97,42 @@ def test_pages_of_a_hidden_msix_structure_are_trapped_where_xen_does_not_clean_u
     assert stage.engine.views.complaints.hidden_msix == ({S(NIC)} if traps else set())
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("d0 0000:00:06.0: init legacy cap 17 fail rc=-17, mask it", "capability-hidden"),
+        ("d0 0000:00:06.0: hide legacy cap 17 fail rc=-2", "capability-not-hidden"),
+        ("setup 0000:00:06.0 for d0 failed (-22)", "setup-failed"),
+        ("DEVICE BUG: 0000:00:06.0: MSI-X PBA table at invalid BAR1 with type 0", "msix-refused"),
+    ],
+)
+def test_what_lasts_outlives_the_console_and_ends_with_the_function(line, code):
+    """Later lines, such as those of pcipt's own questions, push it out of the ring."""
+    stage = stage_of(**versioned("4.21.0"))
+    stage.xen.prints(line)
+    compare(stage.engine)
+    (before,) = told(stage, NIC)
+    untrapped, hidden = stage.engine.views.complaints.untrapped, stage.engine.views.complaints.hidden_msix
+    for _ in range(2):
+        stage.engine = stage.start()
+        compare(stage.engine)
+        assert told(stage, NIC) == [before]
+        assert before.code == code
+        assert stage.engine.views.complaints.untrapped == untrapped
+        assert stage.engine.views.complaints.hidden_msix == hidden
+    stage.xen.prints(line)
+    stage.engine = stage.start()
+    compare(stage.engine)
+    assert told(stage, NIC) == [before]  # said once, though it is kept and heard
+    stage.pull(NIC)
+    stage.settle(stage.engine)
+    stage.plug(device(NIC, (0xFE00_0000, 0x2000)))
+    stage.settle(stage.engine)
+    stage.engine = stage.start()
+    compare(stage.engine)
+    assert codes(stage, NIC) == []
+
+
 def test_a_moment_ends_with_the_next_comparison_and_what_lasts_stays():
     stage = stage_of()
     stage.xen.prints(FAULT.format(0))
