@@ -38,6 +38,15 @@ _OTHERS = (
     (r"^\s+\*-\w+|bus info: pci@", f"is the output of lshw, which has no numbers: {RUN}"),
     (r"^(?:\[[ \d.]+\] )?(?:Linux version|BIOS-e820|Command line|pci(?:_bus)? [0-9a-f]{4}:)",
      f"is a boot log without config space: boot with pci=earlydump, or {RUN}"),
+    (r"^[a-z_]{2,16}\d{0,4}@pci\d{1,5}:\d{1,3}:", (
+        f"is the output of FreeBSD's pciconf, which pcipt does not read: boot Linux and {RUN}"
+    )),
+    (r"\bPCI\\VEN_[0-9a-f]{4}&DEV_", (
+        f"is a list of devices by Windows, which pcipt does not read: boot Linux and {RUN}"
+    )),
+    (r"\bbus-ID: [0-9a-f]{2,4}:", f"is the output of inxi, which has no config space: {RUN}"),
+    (r"^\d+: PCI [0-9a-f.:]+: [0-9a-f]{4} ", f"is the output of hwinfo, which has no config space: {RUN}"),
+    (r"^\s*VMkernel Name:", f"is a list of devices by ESXi, which pcipt does not read: boot Linux and {RUN}"),
     (r"^dom0:[0-9a-f]{2}_[0-9a-f]{2}\.[0-7]", f"is the output of qvm-pci, which has no numbers: {RUN}"),
     (r"^\s*pci-id \( ?R[OW]\)", f"is the output of xe pci-list, which has no numbers: {RUN}"),
     (r"^\W*0x[0-9a-f]{6}\W+0x[0-9a-f]{4}\W+[0-9a-f]{4}:", f"is a table of Proxmox's pvesh: {RUN}"),
