@@ -6,27 +6,44 @@ Source: RFC 3676 §4.5 (quoting with ">"); RFC 2045 §6.7 (quoted-printable); sy
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pcipt import values as attrs
 
 TAB = 8  # columns
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")  # gzip, bzip2, xz, zstd, zip
 IS_PACKED = "is compressed: unpack it first"
+#  what word processors, forums and web pages put in place of spaces, hyphens and quotation marks
 _ODD = str.maketrans(
-    {"\u00a0": " ", "\u2003": " ", "\u3000": " ", "\u200b": "", "\ufeff": "", "\r": "", "\0": ""}
+    dict.fromkeys("\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " ")
+    | dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\r\0", "")
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"')
 )
-_MARKUP = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&nbsp;": " "}
+_MARKUP = {"gt": ">", "lt": "<", "amp": "&", "nbsp": " ", "quot": '"', "apos": "'"}
+_ENTITY = re.compile(r"&(?:([a-z]{2,4})|#(\d{1,5})|#x([0-9a-f]{1,4}));", re.ASCII | re.IGNORECASE)
+#  what cat -n, less -N, grep -n and numbered lists put in front; the address of a function is no number
+_NUMBER = re.compile(
+    r"^\s{0,8}([1-9]\d{0,6})(?!:[01][0-9a-f]\.[0-7])(?:[.:)|] ?|\t| |$)", re.ASCII | re.IGNORECASE
+)
+_FEWEST_NUMBERED = 3
 _QUOTED_PRINTABLE = {"=3D": "=", "=20": " ", "=09": "\t"}
 _BBCODE = "i?code|quote|spoiler|plain"
 _QUOTE = re.compile(r"(?: {0,3}[>|] ?)+")
 #  HTML, a forum's [CODE], the backquotes of Markdown
-_TAGS = re.compile(rf"(?:</?[a-z]{{1,8}}>|\[/?(?:{_BBCODE})(?:=[^\]]{{0,40}})?\]|`{{1,4}})+", re.IGNORECASE)
+_ATTRIBUTES = r'(?: [a-z-]{1,20}="[^"<>]{0,80}"){0,4}'
+_TAGS = re.compile(
+    rf"(?:</?[a-z]{{1,8}}{_ATTRIBUTES}>|\[/?(?:{_BBCODE})(?:=[^\]]{{0,40}})?\]|`{{1,4}})+",
+    re.IGNORECASE,
+)
 _END_TAGS = re.compile(rf"(?:</[a-z]{{1,8}}>|<br ?/?>|\[/(?:{_BBCODE})\]|`{{1,4}})+$", re.IGNORECASE)
 _LONGEST_TAGS = 60
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
 _LOG = re.compile(
     r"(?:<\d{1,3}>|kern  :[a-z]{3,6} {0,3}: )?"
-    r"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]{8,24}) \S{1,80} kernel: ?)?"
+    #  the program that wrote the line: the kernel, or lspci in a unit
+    r"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]{8,24}) \S{1,80} "
+    r"[\w.-]{1,40}(?:\[\d{1,9}\])?: ?)?"
     r"(?:\[[ \d]{1,12}\.\d{1,9}\](?:\[ *[TC]\d{1,9}\])?(?: [^\s:]{1,80} kernel:)? ?"
     r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\] ?)?"
 )
@@ -65,12 +82,13 @@ def lines_of(data: bytes) -> Iterator[Line]:
     """
     text = decoded(data)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "&gt;" in text or "&lt;" in text:
-        for name, meant in _MARKUP.items():
-            text = text.replace(name, meant)
+    if "\u2028" in text:
+        text = text.replace("\u2028", "\n")
+    if "&" in text:
+        text = _ENTITY.sub(_meant, text)
     encoded = "=3D" in text
     held, first = "", 0  # what mail broke off
-    for number, row in enumerate(text.split("\n"), 1):
+    for number, row in enumerate(_without_numbers(text.split("\n")), 1):
         first = first or number
         if row[-1:] == "=":
             held += row[:-1]
@@ -79,6 +97,30 @@ def lines_of(data: bytes) -> Iterator[Line]:
         held, first = "", 0
     if held:
         yield _clean(first, held)
+
+
+def _meant(entity: re.Match[str]) -> str:
+    """Return the character that an entity of HTML stands for; one that is not known stays as it is."""
+    name, decimal, digits = entity.groups()
+    if name is not None:
+        return _MARKUP.get(name.lower(), entity[0])
+    code = int(decimal) if decimal is not None else int(digits, 16)
+    return chr(code) if code <= 0xFFFF and not 0xD800 <= code < 0xE000 else entity[0]
+
+
+def _without_numbers(rows: list[str]) -> list[str]:
+    """Return the rows without their line numbers, if at least half of the rows count up from one to the next.
+
+    Only the rows that count lose their number.
+    """
+    numbers = [int(found[1]) if (found := _NUMBER.match(row)) is not None else 0 for row in rows]
+    follows = [bool(before) and after == before + 1 for before, after in pairwise(numbers)]
+    if sum(follows) < max(_FEWEST_NUMBERED - 1, sum(map(bool, rows)) // 2):
+        return rows
+    counts = map(max, [False, *follows], [*follows, False])
+    return [
+        _NUMBER.sub("", row, count=1) if counted else row for row, counted in zip(rows, counts, strict=True)
+    ]
 
 
 def _plain(row: str) -> str:

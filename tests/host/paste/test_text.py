@@ -13,6 +13,10 @@ def each_line(before="", after="\n", text=PLAIN):
     return "".join(f"{before}{line}{after}" for line in text.splitlines())
 
 
+def numbered(form):
+    return "".join(form.format(number, line) for number, line in enumerate(PLAIN.splitlines(), 1))
+
+
 MANGLED = {
     "quoted": each_line("> "),
     "quoted twice": each_line("> > "),
@@ -59,7 +63,17 @@ MANGLED = {
     "journalctl -o short-monotonic": each_line("[   12.345678] host1 kernel: "),
     "a journal": each_line("2026-11-29T23:12:01.123456+0100 host1 kernel: "),
     "with levels": each_line("<6>[   12.345678] "),
+    "by a unit in the journal": each_line("Nov 29 23:12:01 host1 lspci[123]: "),
     "empty lines": each_line(after="\n\n"),
+    "in a numbered list": numbered("{}. {}\n"),
+    "from cat -n": numbered("{:6}\t{}\n"),
+    "from less -N": numbered("{:7} {}\n"),
+    "all lines from grep -n": numbered("{}:{}\n"),
+    "with narrow spaces": PLAIN.replace(" ", "\u202f"),
+    "with typographic dashes": PLAIN.replace("-", "\u2013"),
+    "with minus signs": PLAIN.replace("-", "\u2212"),
+    "with entities": PLAIN.replace(" ", "&nbsp;").replace("[", "&#91;").replace("]", "&#x5D;"),
+    "in <pre> with a class": f'<pre class="a b"><code>{PLAIN}</code></pre>',
     "with an introduction": f"Hello,\n\n00:1f.2 does not work. lspci says:\n\n{PLAIN}\n-- \nA. U. Thor\n",
     "a shell": f"root@host:~# lspci -vvnn; lspci -xxx\n{PLAIN}root@host:~# \n",
 }
@@ -81,6 +95,19 @@ def test_every_encoding_is_read(encoding, end):
     text = PLAIN.replace("\n", end)
     assert told(text, encoding) == told(PLAIN)
     assert told("é" + text, "latin-1") is not None
+
+
+def test_addresses_that_count_up_are_no_line_numbers():
+    text = "".join(f"{bus}:00.0 Ethernet controller [0200]: Intel [8086:1521]\n" for bus in range(10, 20))
+    assert [raw.sbdf.bus for raw in told(text)] == list(range(0x10, 0x1A))
+
+
+@pytest.mark.parametrize(("left", "right"), [("&quot;", "&quot;"), ("\u201c", "\u201d")])
+def test_quotation_marks_in_any_form_are_read(left, right):
+    fields = ("SATA controller [0106]", "Intel [8086]", "ICH10 [3a22]")
+    quoted = " ".join(f"{left}{field}{right}" for field in fields)
+    (raw,) = told(f"00:1f.2 {quoted} -p01\n")
+    assert (raw.ids.vendor, raw.ids.device) == (0x8086, 0x3A22)
 
 
 def test_lines_that_mail_broke_are_joined():
