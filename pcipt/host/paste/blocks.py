@@ -20,9 +20,13 @@ _SBDF = r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])"
 _ONE = r"[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 #  bridges in front: lspci -PP, which tells the segment only once
 _ADDRESS = re.compile(rf"(?:(?P<first>[0-9a-f]{{4,8}}:)?[0-9a-f:./]{{1,200}}/)?{_SBDF}(?=\s|$)", _FLAGS)
+#  the ids, and [R] for a function that can be reset, as some of these scripts put them first
+_MARKS = r"(?:\[[0-9a-f]{4}:[0-9a-f]{4}\]\s+(?:\[R\]\s+)?|\[R\]\s+)"
+_IDS_FIRST = re.compile(r"\[([0-9a-f]{4}):([0-9a-f]{4})\]", _FLAGS)
 #  what scripts that list IOMMU groups, grep -n and lists put before the heading
 _BEFORE = re.compile(
-    rf"(?:(?:IOMMU[ _])?group:?\s*\d{{1,4}}:?\s+|\d{{1,3}}:|[-*\u2022]\s+)(?=(?:[0-9a-f]{{4,8}}:)?{_ONE}\s)",
+    rf"(?:(?:IOMMU[ _])?group:?\s*\d{{1,4}}:?\s+(?:{_MARKS})?|\d{{1,3}}:|[-*\u2022]\s+|{_MARKS})"
+    rf"(?=(?:[0-9a-f]{{4,8}}:)?{_ONE}\s)",
     _FLAGS,
 )
 _BY_PATH = re.compile(  # lspci -P: the function on the root bus, then device and function below each bridge
@@ -34,6 +38,7 @@ _SLOT = re.compile(r"(?:Slot|Device):\s*(?=[0-9a-f:./]+$)", _FLAGS)  # lspci -vm
 _FIELD = re.compile(r"([A-Za-z]{3,12}):\s*(.*)")
 _OFFSET = re.compile(r"([0-9a-f]{2,3}|[0-9a-f]{8}):(?=\s|$)", _FLAGS)
 _BYTES = re.compile(r"(?:\s+[0-9a-f]{2}){1,16}", _FLAGS)
+_BYTES_ALONE = re.compile(r"[0-9a-f]{2}(?:\s+[0-9a-f]{2}){0,14}", _FLAGS)  # the rest of a folded row
 _AS_TEXT = re.compile(r"((?:\s+[0-9a-f]{2}){16})\s{2}.{1,36}", _FLAGS)  # behind 16 bytes: their characters
 #  what no line of lspci begins with: the end of a BAR, of bus numbers, of the heading, of flags
 _CONTINUES = re.compile(
@@ -187,6 +192,9 @@ def _belongs(before: str, text: str) -> bool:
     """
     if _CONTINUES.match(text) or _OPEN.search(before):
         return bool(text)
+    if _BYTES_ALONE.fullmatch(text) is not None:
+        row = _OFFSET.match(before)
+        return row is not None and _BYTES.fullmatch(f"{before[row.end() :]} {text}") is not None
     if _LONG.match(before) is not None:
         return _is_rest(before, text)
     found = _ADDRESS.match(before) or _BY_PATH.match(before)
@@ -250,16 +258,20 @@ def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
 
 def _heading_of(line: Line, paths: _Paths) -> Block | None:
     """Return a new block if the line is the heading of a function, else None."""
-    text = line.text
+    text, ids = line.text, None
     if (before := _BEFORE.match(text)) is not None:
         text = text[before.end() :]
+        ids = _IDS_FIRST.search(before[0])
     if (slot := _SLOT.match(text)) is not None:
         text = text[slot.end() :]
     if (found := _ADDRESS.match(text)) is not None:
         first, *numbers = found.groups()
         segment = numbers[0] or (first or "0").rstrip(":")
         block = Block(_sbdf([segment, *numbers[1:]]), line.number, last=line.number)
-        return paths.note(found[0], _titled(block, text[found.end() :]))
+        _titled(block, text[found.end() :])
+        if ids is not None and block.words.vendor is None:
+            block.words.vendor, block.words.device = int(ids[1], 16), int(ids[2], 16)
+        return paths.note(found[0], block)
     if (found := _BY_PATH.match(text)) is not None:
         return paths.heading(found, line)
     if (found := _EARLY.search(text[:200])) is not None:

@@ -17,6 +17,11 @@ def numbered(form):
     return "".join(form.format(number, line) for number, line in enumerate(PLAIN.splitlines(), 1))
 
 
+def folded_bytes():
+    rows = (f"{row[:27]}\n{row[28:]}" if row[2:4] == ": " else row for row in PLAIN.splitlines())
+    return "\n".join(rows)
+
+
 MANGLED = {
     "quoted": each_line("> "),
     "quoted twice": each_line("> > "),
@@ -69,11 +74,14 @@ MANGLED = {
     "from cat -n": numbered("{:6}\t{}\n"),
     "from less -N": numbered("{:7} {}\n"),
     "all lines from grep -n": numbered("{}:{}\n"),
+    "with ids in front": PLAIN.replace("00:1c.0", "[8086:3b42] [R] 00:1c.0"),
+    "with [R] in front": PLAIN.replace("01:00.0", "IOMMU Group 3: [R] 01:00.0"),
     "with narrow spaces": PLAIN.replace(" ", "\u202f"),
     "with typographic dashes": PLAIN.replace("-", "\u2013"),
     "with minus signs": PLAIN.replace("-", "\u2212"),
     "with entities": PLAIN.replace(" ", "&nbsp;").replace("[", "&#91;").replace("]", "&#x5D;"),
     "in <pre> with a class": f'<pre class="a b"><code>{PLAIN}</code></pre>',
+    "with rows of bytes that mail folded": folded_bytes(),
     "with an introduction": f"Hello,\n\n00:1f.2 does not work. lspci says:\n\n{PLAIN}\n-- \nA. U. Thor\n",
     "a shell": f"root@host:~# lspci -vvnn; lspci -xxx\n{PLAIN}root@host:~# \n",
 }
@@ -100,6 +108,11 @@ def test_every_encoding_is_read(encoding, end):
 def test_addresses_that_count_up_are_no_line_numbers():
     text = "".join(f"{bus}:00.0 Ethernet controller [0200]: Intel [8086:1521]\n" for bus in range(10, 20))
     assert [raw.sbdf.bus for raw in told(text)] == list(range(0x10, 0x1A))
+
+
+def test_ids_in_front_of_the_address_are_those_of_a_heading_without_ids():
+    (raw,) = told("IOMMU Group 1: [8086:1901] [R] 00:01.0 PCI bridge: Intel Skylake\n")
+    assert (raw.ids.vendor, raw.ids.device) == (0x8086, 0x1901)
 
 
 @pytest.mark.parametrize(("left", "right"), [("&quot;", "&quot;"), ("\u201c", "\u201d")])
