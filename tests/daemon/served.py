@@ -65,9 +65,14 @@ class Served:
         return {"gave": len(waiting)}
 
     def until_waiting(self, number=1):
-        """Wait until so many requests for a later answer have arrived."""
+        """Wait until so many requests for a later answer have arrived.
+
+        A question is refused if it is one connection too many: the server has not yet seen the end of the one
+        before.
+        """
         while len(self.waiting) < number:
-            self.ask(request("Status"))
+            with contextlib.suppress(ConnectionError, json.JSONDecodeError):
+                self.ask(request("Status"))
 
     def connect(self):
         peer = socket.socket(socket.AF_UNIX)
