@@ -121,8 +121,8 @@ class Engine:
         return report
 
     def rehearse(self) -> Callable[[], Report]:
-        """Begin a dry run of EVERYTHING. Return a function; each call of it does one slice and returns its
-        report.
+        """Begin a dry run of EVERYTHING. Return a function: each call performs one slice of the dry run, and
+        returns the report of this slice.
         No action is performed or recorded. Readings change the memory as always; plans do not change it.
         Xen's console is not read: what it holds is left to the service. After the last slice, all findings
         are replaced. Functions that the dry run found different are then added to the queue, but not while

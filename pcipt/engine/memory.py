@@ -142,7 +142,7 @@ class Memory:
         return self.given_up | self.ledger.given_up
 
     def forget_shape(self, sbdf: Sbdf) -> None:
-        """Forget the shape of a function and whether it is altered: Xen does not handle it as it was."""
+        """Delete the noted shape of a function, and the note of how its registers have changed."""
         self.shapes.pop(sbdf, None)
         self.altered.pop(sbdf, None)
 

@@ -157,8 +157,8 @@ def _learn_refusals(
 
 
 def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> bool:
-    """Remember what Xen's console said of the functions: that no IOMMU unit serves them (`unserved`), and
-    that dom0 has them without vPCI (`given_up`). Return True if something is new that the ledger must keep.
+    """Remember two facts that Xen's console told of the functions: no IOMMU unit serves them (`unserved`);
+    dom0 has them without vPCI (`given_up`). Return True if the ledger has something new to keep.
 
     Xen says each of it once, and later lines push it out of the console. So the ledger keeps which functions
     vPCI gave up, and the complaints that last: a service that starts then remembers them as if Xen had just

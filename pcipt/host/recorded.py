@@ -132,7 +132,7 @@ class RecordedHost:
         return self._linux.memory()
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Return the value of a register as it was written last, or as recorded if it was not written.
+        """Return the value that was written last to a register; if none was written, the recorded value.
 
         Raises: NoSuchDeviceError if the function is not in the recorded machine now, or if the register was
                 not recorded; InputError if the recording has no sys/bus/pci/devices.

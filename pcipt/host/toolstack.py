@@ -232,7 +232,7 @@ class Toolstack:
                 self.guard_port(port, on=True)
 
     def start_give(self, sbdf: Sbdf) -> None:
-        """Do what `give` does in a process of its own, and do not wait: the reset of a function can be slow.
+        """Start a process that does what `give` does. Do not wait for its end: a reset can be slow.
 
         Raises: InputError if xl has not ended since the last call for this function, if it has failed (then
                 with its message; the next call starts it again), or if it cannot be started;
@@ -267,7 +267,7 @@ class Toolstack:
         self._write(sbdf, os.path.join(self._root, PROBE))
 
     def start_probe(self, sbdf: Sbdf) -> None:
-        """Do what `probe` does in a process of its own, and do not wait: a driver's probe may take a minute.
+        """Start a process that does what `probe` does. Do not wait for its end: a probe may take a minute.
 
         Nothing is done if Linux was told not to bind drivers by itself (`drivers_autoprobe`). If a driver is
         bound, the kernel sends a message.

@@ -289,7 +289,7 @@ def _print_finding(text: str, finding: dict[str, Any], shade: str | None) -> Non
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Return the text that names the devices of a region, with commas between them; "nobody" without devices.
+    """Return the names of the devices of a region with commas between them, or "nobody" if it has none.
 
     `region` is a region of the JSON answer. Each of its devices is shown by its address. Brackets follow with
     "absent" if the machine does not have the device, and with the owner if the owner is known. After the

@@ -100,7 +100,7 @@ class IvhdReader:
         return last
 
     def _add(self, unit: int, first: int, last: int, alias: int | None) -> None:
-        """Make a unit serve the routing ids from `first` to `last` (inclusive), except its own id."""
+        """Note that `unit` serves the routing ids `first` to `last` (inclusive) except the unit's own id."""
         runs, device = self._segments[self._units[unit].segment], self._units[unit].device
         own = runs.at(device) if device < runs.count else None
         runs.update(first, last, lambda record: attrs.evolve(record, unit=unit, alias=alias))

@@ -95,7 +95,7 @@ ACS_QUIRKS: tuple[AcsQuirk, ...] = (
 
 
 class Alias(enum.Enum):
-    """Which requester id a device uses for DMA in place of its own, or beside it.
+    """The requester id that a device uses for DMA, either in place of its own id or beside its own id.
 
     FUNCTION_0, FUNCTION_1: that function number of its own device. OTHER_DEVICE: other device numbers of its
     bus, which Xen's option pci-phantom= cannot name.
@@ -108,9 +108,9 @@ class Alias(enum.Enum):
 
 @attrs.frozen
 class AliasQuirk:
-    """One row: devices of one vendor that use other requester ids. `devfns` are those of OTHER_DEVICE, each
-    as device number << 3 | function number. `subsystems` (vendor, device): only cards with one of these;
-    empty means any.
+    """One row: devices of one vendor that use other requester ids than their own. `devfns` are these ids for
+    OTHER_DEVICE, each as device number << 3 | function number. `subsystems` are pairs (vendor, device): the
+    row holds only for cards with one of these subsystem ids; it holds for all cards if there are none.
     """
 
     alias: Alias
@@ -156,8 +156,9 @@ HIDDEN_EXPRESS = frozenset({
 
 
 def hides_express(bridge: Function, above: Function | None) -> bool:
-    """Return True if the bridge has a PCI Express link to `above`, the bridge directly above it (None on a
-    root bus), and no capability that says so. The capabilities of both must have been read.
+    """Return True if the bridge has a PCI Express link and no capability that shows this link.
+
+    `above` is the bridge directly above it, None on a root bus. The capabilities of both must have been read.
     """
     return (
         (bridge.ids.vendor, bridge.ids.device) in HIDDEN_EXPRESS

@@ -19,7 +19,7 @@ from pcipt.firmware.passthrough.verdict import (
 )
 from pcipt.firmware.regions.regions import DROPPED, Region, Regions
 from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
-from pcipt.pci.bridge import SUBTRACTIVE
+from pcipt.pci.space.windows import is_subtractive
 
 _MESSAGES = FixedRange(MESSAGES, "interrupt messages")
 _RESCAN = (
@@ -44,7 +44,7 @@ def windows(function: Function, evidence: Evidence) -> Said:
         if bridge.bridge is None:
             yield Unknown("windows of the bridge above")
             return
-        if bridge.ids.class_code == SUBTRACTIVE or bridge.allocations:
+        if is_subtractive(bridge) or bridge.allocations:
             continue  # subtractive decode, or other registers define what it forwards
         for bar, span in tuple(waiting):
             if not any(_passes(window, bar, span) for window in bridge.bridge.windows):

@@ -35,8 +35,8 @@ def read_lines(root: str = "/") -> tuple[Written, ...]:
     return (*_of_kernel(root), *(line for path in _files(root) for line in lines_of_guest(path)))
 
 
-def read_guest(path: str) -> str:
-    """Return the text of a guest's file. Raises: InputError if it cannot be read."""
+def read_text(path: str) -> str:
+    """Return the text of a file with such lines. Raises: InputError if it cannot be read."""
     try:
         return read_regular(path, LIMIT).decode("utf-8", "replace")
     except OSError as error:
@@ -71,8 +71,8 @@ def _of_modprobe(root: str) -> list[Written]:
 def _text(path: str) -> str:
     """Return the text of a file; empty if it cannot be read."""
     try:
-        return read_regular(path, LIMIT).decode("utf-8", "replace")
-    except (OSError, InputError):
+        return read_text(path)
+    except InputError:
         return ""
 
 
@@ -99,7 +99,7 @@ def _files(root: str) -> list[str]:
 def lines_of_guest(path: str) -> list[Written]:
     """Return the line `pci` of one guest's file; nothing if the file has none. Raises nothing, as above."""
     try:
-        text = read_guest(path)
+        text = read_text(path)
     except InputError as error:
         return [Written(For.XL, path, fault=str(error))]
     if _PCI.search(text) is None:

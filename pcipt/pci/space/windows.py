@@ -167,12 +167,10 @@ def _used(machine: Machine, below: Sequence[Function], *, io: bool) -> Iterator[
         yield from held
         if is_subtractive(function):
             behind = _used(machine, machine.children(function.sbdf), io=io)
-            yield from (use for use in behind if not any(_contains(each.range, use.range) for each in held))
-
-
-def _contains(outer: Range, inner: Range) -> bool:
-    """Return True if all of `inner` is in `outer`."""
-    return outer.start <= inner.start and inner.last <= outer.last
+            for use in behind:
+                first, last = use.range.start, use.range.last
+                if not any(each.range.contains(first) and each.range.contains(last) for each in held):
+                    yield use
 
 
 def uses_of(function: Function, *, io: bool) -> Iterator[Use]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
 from pcipt.pci.bars import name_of_bar
-from pcipt.pci.bridge import SUBTRACTIVE
+from pcipt.pci.space.windows import is_subtractive
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
 from pcipt.remap.bar_ranges import assigned_range
 from pcipt.remap.desired import By
@@ -171,7 +171,7 @@ def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
 
     For a bridge with subtractive decode or with Enhanced Allocation the result is always True.
     """
-    if function.ids.class_code == SUBTRACTIVE or function.allocations:
+    if is_subtractive(function) or function.allocations:
         return True
     return any(
         window.kind in MEMORY_WINDOWS and window.base <= span.start and span.last <= window.limit

@@ -16,7 +16,7 @@ from pcipt.firmware.acpi.madt import SIGNATURE as MADT
 from pcipt.firmware.acpi.madt import parse_madt
 from pcipt.firmware.acpi.mcfg import regions_from_mcfg
 from pcipt.firmware.acpi.table import Table, parse_table
-from pcipt.firmware.memory_map import ONE_MIB, MemoryEntry, MemoryType
+from pcipt.firmware.memory_map import MESSAGES, ONE_MIB, MemoryEntry, MemoryType
 from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.pci import Address, Frames, Range, frames_from_range
 from pcipt.pci.units import PAGE_SIZE
@@ -29,7 +29,7 @@ _HPET_BASE = 44
 CONSTANTS = (
     (Range(Address(0), ONE_MIB), "the first MiB"),
     (Range(Address(0xFEC0_0000), PAGE_SIZE), "the IO-APIC's usual place"),
-    (Range(Address(0xFEE0_0000), 1 << 20), "the local APIC and the MSI window"),
+    (MESSAGES, "the local APIC and the MSI window"),
 )
 
 #  names in /proc/iomem of ranges that no ACPI table readable in a PVH dom0 names

@@ -152,10 +152,10 @@ def _guest(args: argparse.Namespace) -> "XlGuest | None":
         return None
     if args.sbdf or args.guest is not None:
         args.refuse("the file of --xl names the functions and the kind of guest: give no SBDF and no --guest")
-    from pcipt.host.policy.written_lines import read_guest  # it loads much, and only --xl needs it
+    from pcipt.host.policy.written_lines import read_text  # it loads much, and only --xl needs it
     from pcipt.pci.notation.xl_guest import parse_xl_guest
 
-    return parse_xl_guest(read_guest(args.xl), args.xl)
+    return parse_xl_guest(read_text(args.xl), args.xl)
 
 
 def _devices_of(source: Source, guest: "XlGuest", evidence: Evidence) -> tuple[list[Sbdf], list[str]]:
