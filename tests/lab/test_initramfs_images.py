@@ -67,7 +67,8 @@ class Unpacked:
         """Give the text of what runs the hook, where this maker's images have it before udev."""
         root = self.chroot.root
         if self.maker == "dracut":
-            (found,) = root.glob("**/hooks/pre-udev/10-keep-hook.sh")
+            # dracut of Debian 13 has two names for the folder: one of them is a link to the other
+            (found,) = {path.resolve() for path in root.glob("**/hooks/pre-udev/10-keep-hook.sh")}
             return found.read_text()
         order = (root / "scripts/init-top/ORDER").read_text()
         assert order.index("/scripts/init-top/pcipt") < order.index("/scripts/init-top/udev")
