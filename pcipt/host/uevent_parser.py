@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 PACKAGE = "pyroute2"
@@ -28,6 +29,7 @@ def make_parser() -> Parser:
     return parser
 
 
+@cache
 def _parser_class() -> Any:
     """Import and return pyroute2's class of the parser. Raises ImportError if pyroute2 is not installed."""
     try:
