@@ -5,6 +5,7 @@ import traceback
 
 import attrs
 
+from pcipt.xen.simulated.model import Catastrophe
 from tests.simulation.simulation import Simulation
 
 
@@ -25,7 +26,7 @@ def run(seed, steps, tell, only=None):
     simulation = Simulation(seed, steps, tell, only)
     try:
         simulation.run()
-    except Exception as error:  # noqa: BLE001 - whatever ends the daemon is found here
+    except (Exception, Catastrophe) as error:  # noqa: BLE001 - whatever ends the daemon is found here
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, AssertionError) and last.name == "_hold" else f" in {last.name}"
         return Outcome(simulation.step, f"{type(error).__name__}{where}: {error}")

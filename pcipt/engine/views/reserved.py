@@ -15,8 +15,8 @@ from pcipt.xen.interface import Hypervisor
 class Reserved:
     """The reserved regions that Xen lists, and the functions that need each of them.
 
-    `trouble` is a finding if the last question to Xen failed, else None. No region may be withdrawn while
-    `open` has a function.
+    `trouble` is a finding if the last question to Xen failed, else None. No region may be withdrawn unless
+    `complete` is True.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -24,6 +24,7 @@ class Reserved:
         self._scopes: dict[Frames, frozenset[Sbdf]] = {}
         self._of: dict[Sbdf, tuple[Frames, ...]] = {}
         self._listed = False
+        self._read = False  # Xen was asked about all functions, or was to be asked: `_open` has the others
         self._open: set[Sbdf] = set()
         self.trouble: Finding | None = None
 
@@ -40,6 +41,11 @@ class Reserved:
         Xen about it again.
         """
         return self._open
+
+    @property
+    def complete(self) -> bool:
+        """Return True if Xen was asked about all functions: no region has a device that is unknown."""
+        return self._read and not self._open
 
     @property
     def devices(self) -> Collection[Sbdf]:
@@ -60,6 +66,7 @@ class Reserved:
         If Xen lists the regions, all earlier answers are forgotten. If Xen cannot be asked for the list, the
         earlier answers stay. A Xen that does not have the call has no regions.
         """
+        self._read = True
         self._listed, self._open = False, {sbdf for sbdf in functions if sbdf.fits_xen}
         self._ask()
 

@@ -424,3 +424,17 @@ def test_a_region_of_a_device_that_comes_later_is_kept_by_amd_alone(vendor, kept
     stage.hotplug.push("change", S(LATE))
     assert settled() == ([("restore-reserved", "done")] if kept else [], kept)
     assert stage.xen.catastrophe is None
+
+
+@pytest.mark.parametrize("op", [Op.KNOWN, Op.CUSTODY])
+def test_a_service_that_could_not_ask_about_all_devices_withdraws_no_region(op):
+    scene = Scene()
+    scene.engine = scene.start()
+    scene.xen.fail(op, errno.EBUSY)
+    compare(scene.engine)  # it fails, and is made up for later
+    scene.pull(NIC)
+    assert not [told for told in scene.told() if told[0] == "withdraw"]
+    assert scene.mapped() == (OUT, IN, IN)  # Xen unmapped the first region
+    scene.time += 5
+    work_off(scene.engine)
+    assert scene.mapped() == (OUT, IN, IN)

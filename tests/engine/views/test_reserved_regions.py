@@ -54,6 +54,18 @@ def test_a_function_is_asked_about_when_it_is_seen_first():
     assert asked(xen) == [(), (DISK,), (NIC,), (LATE,)]
 
 
+def test_before_all_functions_were_asked_about_a_region_may_have_other_devices():
+    xen, reserved = begun()
+    reserved.learn([NIC])
+    assert reserved.scopes == {ONE: {NIC}, SHARED: {NIC}}
+    assert not reserved.complete
+    xen.fail(Op.RESERVED, errno.EBUSY, call=3)
+    reserved.read([NIC, DISK])
+    assert not reserved.complete
+    reserved.learn([])
+    assert reserved.complete
+
+
 def test_a_function_that_xen_cannot_name_is_not_asked_about():
     xen, reserved = begun()
     reserved.read([STRANGE, NIC])
