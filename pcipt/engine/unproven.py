@@ -50,6 +50,7 @@ def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], whe
     memory = views.memory
     if views.pvh:
         _doubt_unseen(views, scope, desired, when)
+        _doubt_given(views, desired)
     _doubt_missed(views, desired)
     if memory.inherited and views.pvh and VPCI_BUILT_AT_ASSIGN.of(views.version):
         memory.unproven |= {
@@ -104,6 +105,22 @@ def _doubt_missed(views: Views, desired: Iterable[Desired]) -> None:
         for run in memory.mapped.of(each.place) if missed else ():
             if run.bar in missed and (run.by, run.state) == (By.XEN, State.HELD):
                 memory.mapped.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
+
+
+def _doubt_given(views: Views, desired: Iterable[Desired]) -> None:
+    """Record as DOUBTFUL what vPCI had mapped of BARs of functions away from dom0 that do not decode.
+
+    If memory decode was switched off before the function left dom0, vPCI has unmapped the BAR; if it was
+    switched off later, vPCI did not see the write, and the BAR is still mapped.
+    """
+    given, mapped = views.given_places, views.memory.mapped
+    for each in desired if given else ():
+        function = views.machine.functions.get(each.sbdf)
+        if function is None or each.place not in given or function.decodes_memory is not False:
+            continue
+        for run in mapped.of(each.place):
+            if (run.by, run.state) == (By.XEN, State.HELD):
+                mapped.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
 
 
 def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:

@@ -157,3 +157,28 @@ def test_a_lost_bar_is_not_written_back_over_a_bar_that_has_moved_there(version)
     one, other = ends(version, [("move", ONE, 0)], [("reset", ONE, 0), ("move", OTHER, 0)])
     assert one.state() == other.state()
     assert [code for about, code, _ in one.state()["findings"] if about == str(ONE)] == ["reset-behind-vpci"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@each_release
+def test_what_a_function_stopped_to_decode_right_before_it_left_dom0_is_in_doubt(version, killed):
+    """It is mapped when the function is back and decodes, whoever has switched decode on meanwhile."""
+    world = Telling(**{**PVH, "version": version})
+    alone = S("00:02.0")
+    pages = [run.frames for run in world.engine.ledger.mapped.of("00_02.0")]
+    assert pages
+    for event in [("decode", alone, False), ("give", alone, 0)]:
+        world.happen(event)
+    heard = world.hear()
+    if killed:
+        world.start()
+    else:
+        world.deliver(heard)
+    world.rest()
+    runs = world.engine.ledger.mapped.of("00_02.0")
+    assert {run.state for run in runs} <= {State.DOUBTFUL, State.STALE}
+    world.hardware.write(alone, 0x04, 2, 0x6)  # the guest
+    world.happen(("take back", None, 0))
+    world.deliver_each(world.hear())
+    world.rest()
+    assert world.mistakes()[0] == []

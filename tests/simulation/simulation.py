@@ -26,6 +26,7 @@ from pcipt.daemon.telling.log import Logs
 from pcipt.daemon.watcher import Watch
 from pcipt.errors import InputError
 from pcipt.host.uevents import UeventSource
+from pcipt.xen.simulated.model import Catastrophe
 from tests.engine.stage import Killed
 from tests.simulation.clock import Clock
 from tests.simulation.disk import Disk
@@ -216,8 +217,15 @@ class Simulation:
         self.until = self.clock.now + self._next()
 
     def _next(self):
-        """Let the next thing happen; return how many seconds pass after it."""
-        token = next(self._play, None)
+        """Let the next thing happen; return how many seconds pass after it.
+
+        A host that dies while pcipt does nothing boots again.
+        """
+        try:
+            token = next(self._play, None)
+        except Catastrophe as death:  # what Linux or the toolstack did was too much for this Xen
+            self.tell(f"  the host dies by itself: {death}")
+            raise Over from death
         if token is None:
             raise Over
         if token is START:

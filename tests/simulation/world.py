@@ -103,10 +103,16 @@ class Machine(Telling):
         """Give the pages that the ledger has of functions that a finding is about."""
         return pages_of_runs(run for run in self.engine.ledger.mapped if str(run.sbdf) in named)
 
-    def falsely_held(self):
-        """Give the pages that the ledger takes for mapped without a doubt, and that are not."""
+    def falsely_held(self, reset):
+        """Give the pages that the ledger takes for mapped without a doubt, and that are not.
+
+        Of the functions `reset`, a reset has cleared BARs, as a finding says. vPCI takes them for mapped
+        or does not, and nothing shows it: the ledger takes them for mapped, so that the pages are unmapped
+        when the function leaves.
+        """
         if self.xen.p2m is None:
             return []
-        sure = pages_of_runs(self.engine.ledger.mapped) - self.doubtful() - self.silent()
+        lost = pages_of_runs(run for run in self.engine.ledger.mapped if str(run.sbdf) in reset)
+        sure = pages_of_runs(self.engine.ledger.mapped) - self.doubtful() - self.silent() - lost
         regions = {page for region in REGIONS for page in pages_of_region(region)}
         return sorted(sure - mapped_pages(self.xen) - regions)

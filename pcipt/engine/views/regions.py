@@ -97,7 +97,8 @@ def note_listed(views: Views) -> bool:
     If Xen lists no device of a withdrawn region, the region is not counted any more. If Xen has forgotten one
     of several devices, a region that pcipt restored becomes DOUBTFUL: Xen does not count a device that is
     added while a call has the pages mapped, so its count can be less than the devices that it lists, and the
-    first removal can unmap the region. Return True if the ledger has changed.
+    first removal can unmap the region. A service that starts has not seen what Xen listed before: for it,
+    Xen has forgotten each device that it does not list. Return True if the ledger has changed.
     Source: Xen arch/x86/mm/p2m.c (p2m_add_identity_entry: EBUSY), passthrough/x86/iommu.c
             (iommu_identity_mapping).
     """
@@ -106,7 +107,7 @@ def note_listed(views: Views) -> bool:
         now = frozenset(sbdf for sbdf in scope if is_listed([sbdf], views.view))
         if not now:
             changed |= ledger.forget_count(frames)
-        elif listed.get(frames, now) - now:
+        elif listed.get(frames, scope) - now:
             changed |= ledger.doubt_restored(frames)
         listed[frames] = now
     return changed

@@ -438,3 +438,21 @@ def test_a_service_that_could_not_ask_about_all_devices_withdraws_no_region(op):
     scene.time += 5
     work_off(scene.engine)
     assert scene.mapped() == (OUT, IN, IN)
+
+
+def test_a_region_that_xen_unmapped_while_no_service_ran_is_restored():
+    scene = Scene(coverage=attrs.evolve(EVERYTHING, vendor=Vendor.AMD))
+    hot = scene.xen.reserved.regions[2]
+    scene.give_away(OTHER, guest(5))
+    scene.told(OTHER)
+    assert scene.mapped() == (IN, IN, OUT)
+    scene.plug(device(LATE, (0xFE10_0000, 0x1000)))
+    scene.take_back(OTHER)
+    scene.told(OTHER)
+    assert (scene.mapped(), scene.xen.reserved.references(hot)) == ((IN, IN, IN), 1)  # that of LATE alone
+    scene.pull(LATE)
+    assert scene.mapped() == (IN, IN, OUT)
+    scene.hotplug.read()
+    scene.engine = scene.start()
+    compare(scene.engine)
+    assert scene.mapped() == (IN, IN, IN)
