@@ -64,6 +64,8 @@ class Audit:
         named = {finding["sbdf"] for finding in told["findings"]}
         if machine.xen.p2m is not None:
             missing, stale = machine.mistakes()
+            has_moved = any(finding["code"] == "moved" for finding in told["findings"])
+            missing = sorted(set(missing) - machine.unreached()) if has_moved else missing
             self._hold(not missing, f"{pages(missing)} are not mapped")
             undecided = machine.undecided() | machine.doubtful() | machine.told(named)
             left = sorted(set(stale) - undecided)

@@ -1,5 +1,6 @@
 """The machine of a simulation: that of the laws, whose kernel speaks to the daemon's own sources."""
 
+from pcipt.pci import frames_from_range
 from pcipt.pci.write import ConfigWrite
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 from tests.engine.test_laws import Telling
@@ -98,6 +99,14 @@ class Machine(Telling):
         ledger = self.engine.ledger
         lost = [sbdf for sbdf in self.linux.raws if self.hardware.slot(sbdf) is None]
         return pages_of_runs(run for run in ledger.mapped if run.sbdf in lost)
+
+    def unreached(self):
+        """Give the pages of BARs of functions that have moved: Linux does not have them where they are, so
+        a service that starts then cannot read them. A finding tells of each.
+        """
+        moved = [sbdf for sbdf in self.hardware.functions() if sbdf not in self.linux.raws]
+        bars = [frames_from_range(bar) for sbdf in moved for _, bar in self.hardware.memory_bars(sbdf)]
+        return {page for frames in bars for page in range(frames.start, frames.end)}
 
     def told(self, named):
         """Give the pages that the ledger has of functions that a finding is about."""
