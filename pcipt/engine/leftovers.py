@@ -1,7 +1,8 @@
 """Pages that vPCI has mapped and forgotten: it unmaps nothing when its record of a function goes.
 
 Xen drops the record when a function is removed. From Xen 4.19 on it also drops the record of a function that
-leaves dom0, and makes a new one when the function returns. The pages are then STALE, and pcipt unmaps them.
+leaves dom0, and makes a new one when the function returns. The pages are then STALE, or DOUBTFUL if it is
+not certain that vPCI had mapped them, and pcipt unmaps them.
 Source: Xen xen/drivers/vpci/vpci.c (vpci_deassign_device), xen/drivers/passthrough/pci.c (assign_device).
 """
 
@@ -24,8 +25,8 @@ Clock = Callable[[], str]
 def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> None:
     """Record as STALE the pages that vPCI had mapped for functions that the kernel has removed.
 
-    A message or a reading has shown the removal. This includes pages of a function that pcipt has not read
-    and that vPCI mapped after a trapped write. `clock` returns the time (UTC, RFC 3339).
+    A message or a reading has shown the removal. Pages of a function that pcipt has not read, and that vPCI
+    may have mapped after a trapped write, become DOUBTFUL. `clock` returns the time (UTC, RFC 3339).
     """
     if not functions:
         return
@@ -40,7 +41,7 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
 
 
 def mark_unseen(views: Views, clock: Clock, among: AbstractSet[Sbdf] | None = None) -> None:
-    """Record as STALE the pages that vPCI mapped for functions that were added and removed between readings.
+    """Record as DOUBTFUL what vPCI may have mapped for functions that came and left between readings.
 
     pcipt knows these functions only by their writes (`Trapped.unread`). With `among`, only these functions
     are looked at. All functions, or those of `among`, must just have been read.
@@ -117,7 +118,7 @@ def _forsake(views: Views, places: Mapping[str, Sbdf]) -> bool:
 
 
 def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> None:
-    """Record as STALE the pages that vPCI may have mapped for functions with unknown BAR sizes.
+    """Record as DOUBTFUL the pages that vPCI may have mapped for functions with unknown BAR sizes.
 
     These are the `functions` that are in `Trapped.unread`; their entries are deleted. If vPCI may have mapped
     more pages than pcipt can find, `ledger.messages_lost` is set to the present time if it is not set.
@@ -130,7 +131,7 @@ def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
         told = views.log.sizes(unread.sbdf)
         pages, certain = pages_of_unread(unread, views.machine, memory.former.get(place), told)
         for bar, frames in pages:
-            put_pages(views, place, unread.sbdf, bar, frames, clock, State.STALE)
+            put_pages(views, place, unread.sbdf, bar, frames, clock, State.DOUBTFUL)
         if not certain:
             memory.ledger.messages_lost = memory.ledger.messages_lost or clock()
         if views.state.address_of(place) is None:

@@ -17,14 +17,17 @@ Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_B
 from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 
+from pcipt.engine.leftovers import put_pages
 from pcipt.engine.queue import Reason
 from pcipt.engine.report import Scope
 from pcipt.engine.views.views import Views
-from pcipt.pci import Frames, Function, Sbdf
+from pcipt.pci import Frames, Function, Sbdf, frames_from_range
+from pcipt.remap.bar_ranges import decoding_range
 from pcipt.remap.desired import PCIBACK, By, Desired
 from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
+from pcipt.remap.vpci.msix import msix_frames
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 _NOBODY_LISTENED = (Reason.TIMER, Reason.LOST)  # of EVERYTHING: the service started, messages were lost
@@ -50,7 +53,7 @@ def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], whe
     memory = views.memory
     if views.pvh:
         _doubt_unseen(views, scope, desired, when)
-        _doubt_given(views, desired)
+        _doubt_given(views, desired, when)
     _doubt_missed(views, desired)
     if memory.inherited and views.pvh and VPCI_BUILT_AT_ASSIGN.of(views.version):
         memory.unproven |= {
@@ -107,20 +110,27 @@ def _doubt_missed(views: Views, desired: Iterable[Desired]) -> None:
                 memory.mapped.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
 
 
-def _doubt_given(views: Views, desired: Iterable[Desired]) -> None:
-    """Record as DOUBTFUL what vPCI had mapped of BARs of functions away from dom0 that do not decode.
+def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> None:
+    """Record as DOUBTFUL what vPCI may have unmapped and mapped for functions right before they left dom0.
 
-    If memory decode was switched off before the function left dom0, vPCI has unmapped the BAR; if it was
-    switched off later, vPCI did not see the write, and the BAR is still mapped.
+    The writes and the message that the function has left came together. If memory decode was switched before
+    the function left, vPCI has unmapped the BAR where it was, and mapped it where it is; if it was switched
+    later, vPCI did not see the write. `when` is the time (UTC, RFC 3339).
     """
     given, mapped = views.given_places, views.memory.mapped
     for each in desired if given else ():
         function = views.machine.functions.get(each.sbdf)
-        if function is None or each.place not in given or function.decodes_memory is not False:
+        if function is None or each.place not in given or function.decodes_memory is None:
             continue
+        ranges = ((bar.index, decoding_range(bar)) for bar in function.bars)
+        spans = {bar: (frames_from_range(span),) for bar, span in ranges if span is not None}
         for run in mapped.of(each.place):
             if (run.by, run.state) == (By.XEN, State.HELD):
-                mapped.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
+                for pages in without((run.frames,), spans.get(run.bar, ())):
+                    mapped.mark(run.place, run.bar, pages, State.DOUBTFUL)
+        for bar in views.memory.trapped.mapped.get(each.place, {}):
+            for pages in without(spans.get(bar, ()), msix_frames(function)):
+                put_pages(views, each.place, each.sbdf, bar, pages, lambda: when, State.DOUBTFUL)
 
 
 def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:
