@@ -321,7 +321,7 @@ def test_the_first_question_starts_the_service(activated: Dom0) -> None:
 def test_who_may_ask_what(activated: Dom0, users: None) -> None:
     dom0 = activated
     done = dom0.run(" ".join(f"{AS.format(user)} {command}; echo {user} $?;" for user, command, _ in RIGHTS))
-    codes = [tuple(line.split()) for line in done.lines if line.split()[0] in USERS]
+    codes = [tuple(words) for line in done.lines if (words := line.split()) and words[0] in USERS]
     assert codes == [(user, str(code)) for user, _, code in RIGHTS]
     assert done.stderr.count("not permitted") == [code for _, _, code in RIGHTS].count(5)
     assert dom0.call(first_word_to, "reader")["parameters"] == {"version": 1, "kind": "start"}
