@@ -31,7 +31,7 @@ from pcipt.daemon.loop import Loop, Signals
 from pcipt.daemon.notify import Notifier
 from pcipt.daemon.setting_keys import ACTIONS
 from pcipt.daemon.settings import Settings, read_settings
-from pcipt.daemon.store import FileStore, NoStore
+from pcipt.daemon.store import FileStore, NoStore, beside
 from pcipt.daemon.telling.announcer import Announcer
 from pcipt.daemon.telling.log import Logs
 from pcipt.daemon.telling.metrics import Form, Metrics
@@ -130,7 +130,8 @@ class Daemon:
 
     def _make_engine(self, host: Host, xen: Hypervisor, settings: Settings) -> Engine:
         """Return the engine with the files of the state directory; set `_unusable` if they cannot be used."""
-        self._unusable, store = self._options.unusable, FileStore(self._options.state)
+        self._unusable = self._options.unusable
+        store = FileStore(self._options.state, beside(self._options.socket, utc_now))
         if not self._unusable:
             try:
                 return Engine(host, xen, store, settings, utc_now)

@@ -7,7 +7,9 @@ mappings                what vPCI was seen to map, the functions of dom0, and ho
 boot                    functions and bridges when this boot was first seen
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pcipt.daemon.document import Document
@@ -33,16 +35,75 @@ LATE = Finding(
     "in between may have no IOMMU unit, so pcipt refuses what only the lost record could prove safe, until "
     "the host is booted again",
 )
+_MARK = "unsaved"
 PLACES = ("given_up", "faulty", "severed", "complaints")  # of the ledger: sets of places, or of texts
+
+
+class Unsaved:
+    """A mark for the next service: files in the state directory do not have all that this service knows.
+
+    A service that cannot write (the disk is full, read-only or broken) may end before it can. The next one
+    must not call itself healthy then. So the mark is in another `directory`: /run/pcipt, a tmpfs that is
+    empty at each boot and that systemd keeps (RuntimeDirectoryPreserve=yes). `clock` returns the time (UTC,
+    RFC 3339). Errors of the directory are ignored: then there is no mark.
+    """
+
+    def __init__(self, directory: str, clock: Callable[[], str]) -> None:
+        self._folder = Folder(directory)
+        self._document = Document(self._folder, _MARK, "mark")
+        self._clock = clock
+        self._behind: set[str] = set()  # files that do not have the newest content
+        self._boot_id = ""
+
+    def read(self, boot_id: str) -> str | None:
+        """Return since when an earlier service of this boot could not write; None if it could.
+
+        The mark stays until `mappings`, the file that tells of it, was written.
+        """
+        self._boot_id = boot_id
+        with contextlib.suppress(OSError):
+            content, _ = self._document.load()
+            if isinstance(content, dict) and content.get("boot_id") == boot_id:
+                self._behind.add("mappings")
+                return str(content.get("since"))
+        return None
+
+    @contextlib.contextmanager
+    def watching(self, name: str) -> Iterator[None]:
+        """Keep the mark if the block raises OSError; delete it after the last file was written again."""
+        try:
+            yield
+        except OSError:
+            if not self._behind:
+                with contextlib.suppress(OSError):
+                    self._document.save({"boot_id": self._boot_id, "since": self._clock()})
+            self._behind.add(name)
+            raise
+        if name in self._behind:
+            self._behind.discard(name)
+            if not self._behind:
+                with contextlib.suppress(OSError):
+                    self._folder.delete(_MARK)
+
+    def close(self) -> None:
+        """Close the directory if it is open."""
+        self._folder.close()
+
+
+def beside(socket: str, clock: Callable[[], str]) -> Unsaved:
+    """Return the mark in the directory of the control socket."""
+    return Unsaved(os.path.dirname(socket) or ".", clock)
 
 
 class FileStore:
     """The files in `directory` that keep ledger, mappings and boot snapshot; a `Store` of the engine.
 
-    Only one daemon at a time may use the directory: see `lock.only_one`.
+    Only one daemon at a time may use the directory: see `lock.only_one`. `unsaved` is the mark for the next
+    service that these files do not have all; without it no mark is kept.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, unsaved: Unsaved | None = None) -> None:
+        self._mark = unsaved
         self._folder = Folder(directory)
         self._ledger = Document(self._folder, "ledger", "ledger")
         self._boot = Document(self._folder, "boot", "boot-snapshot")
@@ -63,6 +124,8 @@ class FileStore:
         """
         findings: list[Finding] = []
         ledger = self._load_ledger(boot_id, findings)
+        if self._mark is not None and (since := self._mark.read(boot_id)) is not None:
+            ledger.messages_lost = ledger.messages_lost or since
         content = _taken(self._boot.load(), findings)
         snapshot = _snapshot_from_json(content)
         if content is not None and snapshot is None:
@@ -84,7 +147,8 @@ class FileStore:
         """
         if self._unsaved is not None:
             self.save(self._unsaved)
-        self._ledger.append([step_to_json(step) for step in steps])
+        with self._marking("ledger"):
+            self._ledger.append([step_to_json(step) for step in steps])
 
     @property
     def is_long(self) -> bool:
@@ -96,7 +160,8 @@ class FileStore:
 
         Raises: OSError if the ledger cannot be written.
         """
-        self._ledger.save(ledger_to_json(ledger))
+        with self._marking("ledger"):
+            self._ledger.save(ledger_to_json(ledger))
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
@@ -120,7 +185,8 @@ class FileStore:
                 content[name] = sorted(places)
         if ledger.messages_lost is not None:
             content["messages_lost"] = ledger.messages_lost
-        self._mappings.save(content)
+        with self._marking("mappings"):
+            self._mappings.save(content)
 
     def save_snapshot(self, snapshot: BootSnapshot) -> None:
         """Write the boot snapshot. Raises OSError if it cannot be written."""
@@ -134,9 +200,15 @@ class FileStore:
         )
 
     def close(self) -> None:
-        """Close the file of steps and the directory, if they are open."""
+        """Close the file of steps and the directories, if they are open."""
         self._ledger.close()
         self._folder.close()
+        if self._mark is not None:
+            self._mark.close()
+
+    def _marking(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which a file is written: if that fails, the next service is told."""
+        return self._mark.watching(name) if self._mark is not None else contextlib.nullcontext()
 
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
         """Return the ledger of this boot with the pages that vPCI mapped and all steps that can be applied.

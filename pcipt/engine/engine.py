@@ -76,6 +76,8 @@ class Engine:
         self.memory.told_given_up = frozenset(ledger.given_up)
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
+        if not self.views.pvh:  # on which vPCI maps nothing
+            ledger.messages_lost = None
         self.use(settings)
         self._host = HostView(host, xen)
         self._saver = Saver(store)

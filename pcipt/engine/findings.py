@@ -160,8 +160,8 @@ class Findings:
 
 
 def _doubts(views: Views) -> Iterable[Finding]:
-    """Yield a finding if hot-plug messages were lost in this boot, or if what came and left while no service
-    ran is not known (`engine/views/meanwhile.py`).
+    """Yield a finding if hot-plug messages were lost in this boot, if what came and left while no service ran
+    is not known (`engine/views/meanwhile.py`), or if an earlier service could not write what it knew.
 
     The finding stays until reboot, because pages of a function that came and left unseen may be mapped, and
     Xen has no call that tells which pages are mapped.
@@ -170,7 +170,8 @@ def _doubts(views: Views) -> Iterable[Finding]:
     if when is not None:
         yield Finding(
             "messages-lost",
-            f"before {when} hot-plug messages were lost, or the service did not run and the kernel's log "
-            "does not cover that time. A function that came and left then may have left pages mapped in "
-            "dom0. Xen has no call that shows such pages; only a reboot ends this finding",
+            f"around {when} hot-plug messages were lost, or the service did not run and the kernel's log "
+            "does not cover that time, or an earlier service ended while it could not write its state. A "
+            "function that came, moved or left then may have left pages mapped in dom0. Xen has no call that "
+            "shows such pages; only a reboot ends this finding",
         )

@@ -87,8 +87,8 @@ class Ledger:
 
     `mapped` also holds the pages that vPCI was seen to map. The HELD runs of these pages (`theirs`) are
     stored in a file of their own, because pcipt can see them again as long as the function is there.
-    `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, or at which a start found
-    what came and left unknown, else None: a function may have left mapped pages that nobody can find.
+    `messages_lost` is when hot-plug messages were lost on a PVH dom0, when a start did not know what had come
+    and left, or since when an earlier service could not write, else None: pages may be mapped unknown.
     `sizes` are by place the sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`). `given_up` are the
     places of functions that vPCI does not handle any more, because it could not map a page (Xen 4.17 and
     4.18) or could not be set up when the function returned to dom0 (from 4.19 on), `faulty` those of

@@ -7,7 +7,7 @@ import pytest
 
 from pcipt.daemon.document import Document
 from pcipt.daemon.folder import Folder
-from pcipt.daemon.store import PLACES, FileStore
+from pcipt.daemon.store import PLACES, FileStore, Unsaved
 from pcipt.engine.engine import Engine
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
@@ -319,3 +319,68 @@ def test_a_lost_snapshot_is_made_anew_and_proves_nothing(tmp_path, loss):
     assert engine.memory.boot.functions == frozenset(engine.machine.functions)
     assert "boot-snapshot-late" in [finding.code for _, finding in engine.findings]
     assert json.loads((tmp_path / "boot").read_text())["content"]["late"] is True
+
+
+SINCE = "2026-12-01T10:00:00.000Z"
+
+
+def marked(tmp_path):
+    for name in ("state", "run"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    return FileStore(str(tmp_path / "state"), Unsaved(str(tmp_path / "run"), lambda: SINCE))
+
+
+def refuse_files(monkeypatch, store):
+    """Let the state directory take nothing."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for document in (store._ledger, store._mappings):
+        monkeypatch.setattr(document, "save", full)
+        monkeypatch.setattr(document, "append", full)
+
+
+def test_a_service_that_could_not_write_tells_the_next_one(tmp_path, monkeypatch):
+    store = marked(tmp_path)
+    store.load("boot")
+    store.save(LEDGER)
+    assert marked(tmp_path).load("boot")[0].messages_lost is None
+    refuse_files(monkeypatch, store)
+    with pytest.raises(OSError, match="No space"):
+        store.append([])
+    assert (tmp_path / "run" / "unsaved").exists()
+    assert marked(tmp_path).load("another boot")[0].messages_lost is None
+    following = marked(tmp_path)
+    ledger = following.load("boot")[0]
+    assert ledger.messages_lost == SINCE
+    following.save(ledger)
+    assert (tmp_path / "run" / "unsaved").exists()  # the ledger's file does not tell of it
+    following.save_mappings(ledger)
+    assert not (tmp_path / "run" / "unsaved").exists()
+    assert marked(tmp_path).load("boot")[0].messages_lost == SINCE
+
+
+def test_what_was_written_in_the_end_leaves_no_mark(tmp_path, monkeypatch):
+    store = marked(tmp_path)
+    ledger = store.load("boot")[0]
+    with monkeypatch.context() as broken:
+        refuse_files(broken, store)
+        for write in (store.save, store.save_mappings):
+            with pytest.raises(OSError, match="No space"):
+                write(ledger)
+    store.save(ledger)
+    assert (tmp_path / "run" / "unsaved").exists()
+    store.save_mappings(ledger)
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_without_a_place_for_the_mark_the_error_is_the_disks(tmp_path, monkeypatch):
+    store = FileStore(str(tmp_path), Unsaved(str(tmp_path / "nowhere"), lambda: SINCE))
+    ledger = store.load("boot")[0]
+    with monkeypatch.context() as broken:
+        refuse_files(broken, store)
+        with pytest.raises(OSError, match="No space"):
+            store.save(ledger)
+    store.save(ledger)
+    store.close()

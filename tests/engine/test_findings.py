@@ -271,7 +271,7 @@ def test_the_service_tells_its_own_then_the_machines_then_doubts_then_troubles()
         (None, "regions-not-asked"),
     ]
     text = held.all()[2][1].text
-    assert text.startswith("before yesterday hot-plug messages were lost, or the service did not run ")
+    assert text.startswith("around yesterday hot-plug messages were lost, or the service did not run ")
     assert text.endswith("only a reboot ends this finding")
     views.ask([NIC])
     held.find_in_service(views, [])

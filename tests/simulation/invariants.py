@@ -69,7 +69,8 @@ class Audit:
             self._hold(not missing, f"{pages(missing)} are not mapped")
             undecided = machine.undecided() | machine.doubtful() | machine.told(named)
             left = sorted(set(stale) - undecided)
-            self._hold(self.blurred or not left, f"{pages(left)} are mapped for nobody")
+            lost = self.blurred or any(f["code"] == "messages-lost" for f in told["findings"])
+            self._hold(lost or not left, f"{pages(left)} are mapped for nobody")
             self._hold(not stale or told["health"] == "degraded", "stale pages and no finding")
             reset = {f["sbdf"] for f in told["findings"] if f["code"] == "reset-behind-vpci"}
             false = machine.falsely_held(reset)
