@@ -66,6 +66,7 @@ class Audit:
             missing, stale = machine.mistakes()
             has_moved = any(finding["code"] == "moved" for finding in told["findings"])
             missing = sorted(set(missing) - machine.unreached()) if has_moved else missing
+            missing = sorted(set(missing) - machine.given_up_unseen())
             self._hold(not missing, f"{pages(missing)} are not mapped")
             undecided = machine.undecided() | machine.doubtful() | machine.told(named)
             left = sorted(set(stale) - undecided)
