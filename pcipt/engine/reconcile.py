@@ -184,12 +184,12 @@ class Reconciler:
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             desired = desire.desired_places(now, part, self.open_actions, first=number == 1, last=last)
-            doubt_unproven(views, now.scope, desired, self._policy.now())
+            doubted = doubt_unproven(views, now.scope, desired, self._policy.now())
             plan = plan_mappings(
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
-            if desire.conclude_places(now, desired):
+            if desire.conclude_places(now, desired) or doubted:
                 self._save_at_once(now)
             noted = note_read(views, desired, note(plan, views.memory.mapped, self._policy.now()))
             self._saver.hold(noted if lasting else ())

@@ -43,17 +43,18 @@ def note_unproven(views: Views, given: Iterable[Sbdf]) -> None:
             views.memory.unproven.add(place)
 
 
-def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], when: str) -> None:
+def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], when: str) -> bool:
     """Record as DOUBTFUL the pages that vPCI should have mapped for unproven functions: the plan maps them.
 
     A function without a driver, and one that does not decode yet, stay unproven. When the service has
     started again, all functions without a driver are. `scope` is that of the round: it tells which functions
-    may have been away from dom0 unseen (`_doubt_unseen`). `when` is the time (UTC, RFC 3339).
+    may have been away from dom0 unseen (`_doubt_unseen`). `when` is the time (UTC, RFC 3339). Return True if
+    something is in doubt for which nothing is planned: it must be on disk before the function returns.
     """
-    memory = views.memory
+    memory, found = views.memory, False
     if views.pvh:
         _doubt_unseen(views, scope, desired, when)
-        _doubt_given(views, desired, when)
+        found = _doubt_given(views, desired, when)
     _doubt_missed(views, desired)
     if memory.inherited and views.pvh and VPCI_BUILT_AT_ASSIGN.of(views.version):
         memory.unproven |= {
@@ -69,6 +70,7 @@ def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], whe
                 for span in bar.spans:
                     run = MappedRun(each.place, each.sbdf, bar.bar, span, By.XEN, when, State.DOUBTFUL)
                     memory.mapped.put(run)
+    return found
 
 
 def doubt_shared(views: Views, functions: Iterable[Sbdf], returned: AbstractSet[str]) -> bool:
@@ -110,14 +112,14 @@ def _doubt_missed(views: Views, desired: Iterable[Desired]) -> None:
                 memory.mapped.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
 
 
-def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> None:
+def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> bool:
     """Record as DOUBTFUL what vPCI may have unmapped and mapped for functions right before they left dom0.
 
     The writes and the message that the function has left came together. If memory decode was switched before
     the function left, vPCI has unmapped the BAR where it was, and mapped it where it is; if it was switched
-    later, vPCI did not see the write. `when` is the time (UTC, RFC 3339).
+    later, vPCI did not see the write. `when` is the time (UTC, RFC 3339). Return True if there are any.
     """
-    given, mapped = views.given_places, views.memory.mapped
+    given, mapped, found = views.given_places, views.memory.mapped, False
     for each in desired if given else ():
         function = views.machine.functions.get(each.sbdf)
         if function is None or each.place not in given or function.decodes_memory is None:
@@ -128,9 +130,12 @@ def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> None:
             if (run.by, run.state) == (By.XEN, State.HELD):
                 for pages in without((run.frames,), spans.get(run.bar, ())):
                     mapped.mark(run.place, run.bar, pages, State.DOUBTFUL)
+                    found = True
         for bar in views.memory.trapped.mapped.get(each.place, {}):
             for pages in without(spans.get(bar, ()), msix_frames(function)):
                 put_pages(views, each.place, each.sbdf, bar, pages, lambda: when, State.DOUBTFUL)
+                found = True
+    return found
 
 
 def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:
