@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from operator import attrgetter, ge, gt, le, lt
 from types import FunctionType
-from typing import Any
+
+from pcipt.hints import Any
 
 _MISSING: Any = object()
 _FIELDS = "__pcipt_fields__"

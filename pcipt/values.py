@@ -7,7 +7,7 @@ checker sees attrs itself, and functions of attrs, such as `attrs.fields`, take 
 Why: docs/decisions/0023-values-made-when-used.md.
 """
 
-from typing import TYPE_CHECKING
+from pcipt.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attrs import Factory, define, evolve, field, fields, frozen

@@ -19,6 +19,7 @@ EVERYBODY = {
     "pcipt.words",
     "pcipt.values",
     "pcipt.light",
+    "pcipt.hints",
     "pcipt.lazy",
     "pcipt.xen.releases",
 }
@@ -209,6 +210,7 @@ def test_every_room_is_in_the_table():
         "words",
         "values",
         "light",
+        "hints",
         "lazy",
     } == set(ARROWS)
 

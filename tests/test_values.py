@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import typing
 import weakref
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import attrs
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from pcipt import light
+from pcipt import hints, light
 
 MAKERS = pytest.mark.parametrize("made_by", [attrs, light], ids=["attrs", "light"])
 
@@ -218,6 +219,53 @@ def test_loading_values_does_not_load_attrs():
     code = "import sys, pcipt.pci, pcipt.host.sysfs; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
     assert not {"attr", "attrs", "inspect", "dis"} & set(loaded.split())
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("show", "0000:00:00.0"), ("check", "0000:00:00.0"), ("status",)]
+)
+def test_a_command_does_not_load_typing(words, tmp_path):
+    device = tmp_path / "sys/bus/pci/devices/0000:00:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x8086\n")
+    where = ["--socket", str(tmp_path / "none")] if words == ("status",) else ["--root", str(tmp_path)]
+    code = (
+        "import sys; from pcipt.cli.main import main; main(sys.argv[1:]); sys.exit('typing' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, *words, *where], capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+class Pair(hints.NamedTuple):
+    """Two numbers."""
+
+    first: int
+    second: int = 2
+
+    def total(self) -> int:
+        return self.first + self.second
+
+
+class TypedPair(typing.NamedTuple):
+    """Two numbers."""
+
+    first: int
+    second: int = 2
+
+    def total(self) -> int:
+        return self.first + self.second
+
+
+def test_a_tuple_with_names_is_that_of_typing():
+    assert (Pair(1), Pair(3, second=4)) == (TypedPair(1), TypedPair(3, second=4))
+    assert Pair(3)._replace(first=5).total() == 7
+    assert repr(Pair(1)) == repr(TypedPair(1)).removeprefix("Typed")
+    assert pickle.loads(pickle.dumps(Pair(1))) == Pair(1)
+    for name in ("__annotations__", "__doc__", "__match_args__", "__module__", "_fields", "_field_defaults"):
+        assert getattr(Pair, name) == getattr(TypedPair, name), name
+    assert Pair.__mro__[1:] == TypedPair.__mro__[1:] == (tuple, object)
+    with pytest.raises(TypeError):
+        Pair()
 
 
 @pytest.mark.parametrize("room", ["cli", "firmware", "host", "pci", "xen"])

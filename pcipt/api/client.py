@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any
 
 from pcipt.cli.machine.client import ask, regions_held, stream
 from pcipt.daemon.control.protocol import SOCKET_PATH
+from pcipt.hints import Any
 
 Answer = dict[str, Any]
 

@@ -5,10 +5,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from pcipt.cli.text.terminal import columns, folded, tell
 from pcipt.errors import printable
+from pcipt.hints import Any, NoReturn
 
 WIDEST = 100
 _CHOICE = r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)"  # the text of argparse's error

@@ -12,10 +12,10 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from pcipt import values as attrs
 from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError, UnsupportedError
+from pcipt.hints import Any
 from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
 from pcipt.host.machine_files import read_listed

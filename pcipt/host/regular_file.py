@@ -5,9 +5,9 @@ This is for files that a person or pcipt itself writes.
 
 import os
 import stat
-from typing import BinaryIO
 
 from pcipt.errors import InputError
+from pcipt.hints import BinaryIO
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
 
 from pcipt import values as attrs
 from pcipt.errors import InputError
+from pcipt.hints import Self
 from pcipt.host import files
 from pcipt.host.files import Contents, Depth, Entry
 from pcipt.host.function.contents import NOTHING

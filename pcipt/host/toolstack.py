@@ -6,9 +6,9 @@ Source: xl(1), pci-assignable-add and -remove; tools/libs/light/libxl_pci.c.
 """
 
 import os
-from typing import TYPE_CHECKING
 
 from pcipt.errors import InputError, UnsupportedError
+from pcipt.hints import TYPE_CHECKING
 from pcipt.host.files import DEVICES
 from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.tree import reason

@@ -12,9 +12,9 @@ import itertools
 import os
 import stat
 from types import TracebackType
-from typing import Self
 
 from pcipt.errors import InputError
+from pcipt.hints import Self
 from pcipt.host.files import PAGE
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -11,7 +11,8 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol
+
+from pcipt.hints import Any, Protocol
 
 PACKAGE = "pyroute2"
 

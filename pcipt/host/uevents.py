@@ -16,10 +16,10 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from pcipt import values as attrs
 from pcipt.errors import UnsupportedError
+from pcipt.hints import Any, Protocol
 from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.tree import reason
 from pcipt.host.uevent_parser import make_parser

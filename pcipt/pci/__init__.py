@@ -5,11 +5,10 @@ Every other room may import this room, so the types that several rooms share are
 loaded with its module when it is first asked for: a command that needs only addresses loads no decoding.
 """
 
-import typing
-
+import pcipt.hints
 import pcipt.lazy
 
-if typing.TYPE_CHECKING:
+if pcipt.hints.TYPE_CHECKING:
     from pcipt.pci.address import (
         PciPath,
         Sbdf,

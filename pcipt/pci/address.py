@@ -14,10 +14,10 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pcipt import values as attrs
 from pcipt.errors import AddressError
+from pcipt.hints import NamedTuple
 
 LIMITS = {"segment": 0xFFFF_FFFF, "bus": 0xFF, "device": 0x1F, "function": 0x7}
 XEN_SEGMENT_LIMIT = 0xFFFF

@@ -6,9 +6,8 @@ the machine frame have the same number. Ranges have a start and a size. The incl
 Xen are converted here.
 """
 
-from typing import NewType
-
 from pcipt import values as attrs
+from pcipt.hints import NewType
 
 Address = NewType("Address", int)
 Gfn = NewType("Gfn", int)

@@ -4,9 +4,8 @@ Units:  `offset` in bytes; `size` 1, 2 or 4 bytes, None if unknown (Xen's trace 
         `when` in seconds of the source's own clock; `number` is the number of the access in a recording.
 """
 
-from typing import Protocol
-
 from pcipt import values as attrs
+from pcipt.hints import Protocol
 from pcipt.pci.address import Sbdf
 
 BUSES = 256

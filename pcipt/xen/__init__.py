@@ -4,11 +4,10 @@
 tests and replays. Nothing is imported here, so that each is loaded only if it is used.
 """
 
-import typing
-
+import pcipt.hints
 import pcipt.lazy
 
-if typing.TYPE_CHECKING:
+if pcipt.hints.TYPE_CHECKING:
     from pcipt.xen.interface import (
         Custody,
         DeviceFlags,

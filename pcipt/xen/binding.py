@@ -7,10 +7,10 @@ close() raises StateError.
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from pcipt._hypervisor import ffi, lib
 from pcipt.errors import StateError
+from pcipt.hints import Any
 from pcipt.pci import Frames, Sbdf
 from pcipt.xen.interface import Abilities, DeviceFlags
 

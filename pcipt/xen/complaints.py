@@ -10,9 +10,9 @@ import enum
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pcipt import values as attrs
+from pcipt.hints import NamedTuple
 from pcipt.pci import Frames, Gfn, Sbdf, parse_sbdf
 from pcipt.xen.console import whole_lines
 

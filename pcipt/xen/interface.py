@@ -7,10 +7,10 @@ the call.
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from pcipt import values as attrs
 from pcipt.errors import HypervisorError, UnsupportedError
+from pcipt.hints import Protocol
 from pcipt.pci import Frames, Range, Sbdf
 from pcipt.xen.releases import Version, parse_version
 

@@ -10,9 +10,9 @@ import os
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self, TypeVar
 
 from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
+from pcipt.hints import Self, TypeVar
 from pcipt.pci import Frames, Sbdf
 from pcipt.xen import loading
 from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError

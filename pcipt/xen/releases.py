@@ -8,7 +8,8 @@ Source: Xen's git; `make oracle` finds each row's commits in it and compares the
 
 import functools
 import re
-from typing import NamedTuple
+
+from pcipt.hints import NamedTuple
 
 NEWEST = {"4.17": 7, "4.18": 6, "4.19": 6, "4.20": 4, "4.21": 2, "4.22": 0}  # branch: the last version read
 

@@ -9,7 +9,6 @@ Exit codes: 0 done, 2 malformed address, 3 the daemon is not running, 5 not perm
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 from pcipt.cli.machine.client import call, checked_address
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
@@ -28,6 +27,7 @@ from pcipt.cli.text.terminal import (
     wants_colour,
 )
 from pcipt.errors import printable
+from pcipt.hints import Any
 
 INDENT = 2
 BY = {"us": "pcipt", "xen": "Xen (vPCI)", None: "nobody"}

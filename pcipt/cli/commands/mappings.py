@@ -15,7 +15,6 @@ Exit codes: 0 done, 3 the daemon is not running, 5 not permitted.
 """
 
 import argparse
-from typing import Any
 
 from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
@@ -23,6 +22,7 @@ from pcipt.cli.text.clock import age, readable
 from pcipt.cli.text.render import count_text, print_json, say_nothing, table
 from pcipt.cli.text.terminal import BOLD, RED, YELLOW, columns, folded, on_terminal, wants_colour
 from pcipt.errors import printable
+from pcipt.hints import Any
 from pcipt.words import size_text
 
 HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")

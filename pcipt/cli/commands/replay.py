@@ -16,13 +16,13 @@ Exit codes: 0 done, 1 a file cannot be read, or the actions differ.
 import argparse
 import json
 import sys
-from typing import Any
 
 from pcipt.cli.options import add_colour_argument, add_json_lines_argument
 from pcipt.cli.text.event_text import text_from_action
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
 from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, folded, painted, prose_columns, wants_colour
+from pcipt.hints import Any
 
 SHADES = {"refused": YELLOW, "failed": RED}
 SIGNS = {"+": GREEN, "-": RED, "@": BOLD}

@@ -22,7 +22,6 @@ import os
 import shlex
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from pcipt import __version__
 from pcipt.cli.machine.client import call
@@ -35,6 +34,7 @@ from pcipt.cli.text.terminal import columns, tell
 from pcipt.cli.text.verdict_text import host_lines
 from pcipt.errors import InputError, PciptError, printable
 from pcipt.firmware.passthrough.host_view import host_to_json
+from pcipt.hints import Any
 from pcipt.host.recorder import NO_ANSWERS, record_machine
 from pcipt.host.report.archive import pack
 from pcipt.host.report.collect import Part, collect_parts, masks_for, versions

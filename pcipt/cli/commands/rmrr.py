@@ -14,7 +14,6 @@ Exit codes: 0 fine, 3 the daemon is needed and not running, 4 something is wrong
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pcipt import values as attrs
 from pcipt.cli.machine.client import call
@@ -45,6 +44,7 @@ from pcipt.firmware.regions.regions import Mapped, Regions
 from pcipt.firmware.regions.state import with_owners
 from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
+from pcipt.hints import Any
 from pcipt.host.acpi_files import read_table_file, read_tables
 from pcipt.host.files import TABLES, Depth
 from pcipt.host.sysfs import read_machine

@@ -4,7 +4,6 @@ Exit codes: 0 healthy, 3 the daemon is not running, 4 degraded (findings exist).
 """
 
 import argparse
-from typing import Any
 
 from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
@@ -25,6 +24,7 @@ from pcipt.cli.text.terminal import (
     wants_colour,
 )
 from pcipt.errors import printable
+from pcipt.hints import Any
 
 EXIT_DEGRADED = 4
 FIXUP = {

@@ -9,10 +9,10 @@ import socket
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from typing import Any
 
 from pcipt import errors
 from pcipt.daemon.control.protocol import request
+from pcipt.hints import Any
 
 TIMEOUT = 30.0  # seconds
 _FOREIGN = "the program that listens at this socket is not the pcipt daemon; `ss -lxp` names it"

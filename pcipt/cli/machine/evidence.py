@@ -1,7 +1,6 @@
 """The evidence for passthrough checks: facts of a machine, from its files or a dump and from the daemon."""
 
 import os
-from typing import Any
 
 from pcipt import values as attrs
 from pcipt.cli.machine.client import asked
@@ -28,6 +27,7 @@ from pcipt.firmware.regions.regions import (
     Regions,
     RegionScope,
 )
+from pcipt.hints import Any
 from pcipt.host.files import Depth
 from pcipt.host.function.facts import read_facts
 from pcipt.host.roles import read_roles

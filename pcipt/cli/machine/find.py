@@ -7,10 +7,10 @@ program prints is taken too: see `pcipt/pci/notation/spellings.py`.
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from pcipt.cli.machine.source import Source, Wanted
 from pcipt.errors import AddressError, NoSuchDeviceError, PciptError
+from pcipt.hints import TYPE_CHECKING
 from pcipt.host.files import Depth
 from pcipt.pci import PciPath, Sbdf, SlotFilter, Target, parse_slot, parse_target
 from pcipt.pci.address import names_functions_of_one_device

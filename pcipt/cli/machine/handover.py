@@ -9,13 +9,13 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from pcipt import values as attrs
 from pcipt.cli.machine.client import call
 from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import tell
 from pcipt.errors import InputError, NotPermittedError, PciptError, StateError, printable
+from pcipt.hints import Any
 from pcipt.pci import Sbdf
 
 Json = dict[str, Any]

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pcipt import values as attrs
 from pcipt.cli.machine.client import asked
@@ -23,6 +22,7 @@ from pcipt.firmware.passthrough.host import (
 from pcipt.firmware.passthrough.host_rules import judge_host
 from pcipt.firmware.passthrough.host_view import host_from_json
 from pcipt.firmware.passthrough.reasons import Guest
+from pcipt.hints import Any
 from pcipt.host.acpi_files import read_tables
 from pcipt.host.files import INFO_NAMES, XEN_BOOT, XEN_INFO, Depth
 from pcipt.host.machine_files import read_listed

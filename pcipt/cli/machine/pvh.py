@@ -6,10 +6,10 @@ is loaded where it is needed.
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.errors import InputError, NotPermittedError, PciptError
+from pcipt.hints import TYPE_CHECKING
 from pcipt.host.acpi_files import TableReading, read_tables
 from pcipt.host.files import Depth
 from pcipt.host.machine_files import read_listed

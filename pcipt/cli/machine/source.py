@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.terminal import tell
 from pcipt.errors import printable
+from pcipt.hints import TYPE_CHECKING
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import read_addresses, read_machine
 from pcipt.pci import RawFunction, Sbdf

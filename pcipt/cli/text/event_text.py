@@ -4,10 +4,10 @@ Each function takes the JSON object that the same command prints with --json, so
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, folded, painted
 from pcipt.errors import printable
+from pcipt.hints import Any
 from pcipt.words import size_text
 
 Json = dict[str, Any]

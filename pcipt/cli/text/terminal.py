@@ -8,9 +8,9 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import TextIO
 
 from pcipt.errors import printable
+from pcipt.hints import TextIO
 
 AUTO, ALWAYS, NEVER = COLOUR_CHOICES = ("auto", "always", "never")
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"

@@ -8,7 +8,8 @@ directory, is the interface.
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+
+from pcipt.hints import Any, NamedTuple
 
 SOCKET_PATH = "/run/pcipt/control"
 INTERFACE = "org.pcipt"

@@ -5,9 +5,9 @@ Source: Xen drivers/passthrough/iommu.c (parse_iommu_param), vtd/dmar.c (parse_r
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
+from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Sbdf
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ Source: each row names Xen's file (below drivers/passthrough/) and function.
 """
 
 import enum
-from typing import NamedTuple
 
+from pcipt.hints import NamedTuple
 from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import (
     IVMD_MEMORY_CHECK_INVERTED,

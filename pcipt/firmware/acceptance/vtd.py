@@ -5,7 +5,6 @@ Source: Xen drivers/passthrough/vtd/dmar.c (acpi_parse_dmar and what it calls), 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from pcipt import values as attrs
 from pcipt.firmware.acceptance import rules
@@ -25,6 +24,7 @@ from pcipt.firmware.acpi.dmar import (
     SCOPES_OF_XEN,
 )
 from pcipt.firmware.mmcfg import Mmcfg, is_found_early, is_read_early
+from pcipt.hints import Protocol
 from pcipt.pci import Sbdf
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import SATC_READ

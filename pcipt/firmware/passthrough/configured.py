@@ -7,11 +7,11 @@ Source: tools/xl/xl_parse.c (parse_config_data); tools/libs/light/libxl_create.c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.firmware.passthrough.reasons import Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import RELAXED, Evidence, Report, Rule, Said
+from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Function, Sbdf
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 import enum
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
 
 from pcipt import values as attrs
 from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
+from pcipt.hints import TYPE_CHECKING, Protocol
 from pcipt.pci import Finding, Sbdf
 from pcipt.xen.releases import Version
 

@@ -1,9 +1,8 @@
 """What a host can do as a JSON object, and back: `pcipt host --json`, and "host" of status and check."""
 
-from typing import Any
-
 from pcipt.firmware.passthrough.host import BootOptions, Host, IommuKind, Source
 from pcipt.firmware.passthrough.reasons import Guest, Reason, Unknown, Verdict
+from pcipt.hints import Any
 from pcipt.pci import Finding
 
 

@@ -2,9 +2,9 @@
 
 import heapq
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
 
 from pcipt import values as attrs
+from pcipt.hints import TypeVar
 from pcipt.pci import Address, BarKind, Frames, Function, Machine, Range, Sbdf, frames_from_range
 
 _Key = TypeVar("_Key")

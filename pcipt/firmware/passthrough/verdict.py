@@ -7,7 +7,6 @@ decides the verdict, if no kind is given (`Evidence.guest`). Functions that are 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.firmware.coverage import IommuScope
@@ -26,6 +25,7 @@ from pcipt.firmware.passthrough.reasons import (
     with_step,
 )
 from pcipt.firmware.regions.regions import Regions
+from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
 from pcipt.pci.raw import LinuxFacts, Use
 from pcipt.pci.space.windows import NO_ROOTS, RootWindows

@@ -7,7 +7,6 @@ Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c, pvh_setup_acpi_madt; t
 
 import bisect
 from collections.abc import Iterator
-from typing import TypeVar
 
 from pcipt.firmware.acpi.madt import (
     ENABLED,
@@ -27,6 +26,7 @@ from pcipt.firmware.acpi.table_set import Domain, PlacedTable, TableSet
 from pcipt.firmware.memory_map import MemoryType
 from pcipt.firmware.pvh.check_rows import Row, doubtful, good, judged, row_from_finding, wrong
 from pcipt.firmware.pvh.facts import Facts
+from pcipt.hints import TypeVar
 from pcipt.pci import Range
 
 ISA_INTERRUPTS = 16

@@ -5,10 +5,10 @@ bounded.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from pcipt import values as attrs
 from pcipt.errors import MalformedError
+from pcipt.hints import Protocol
 from pcipt.pci import Address, Range
 
 ADDRESS_LIMIT = 1 << 64

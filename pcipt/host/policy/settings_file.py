@@ -5,9 +5,9 @@ The service reads its other keys (daemon/settings.py), and refuses a wrong one a
 
 import os
 import tomllib
-from typing import Any
 
 from pcipt.errors import AddressError, InputError
+from pcipt.hints import Any
 from pcipt.host.regular_file import read_regular
 from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
 from pcipt.pci.policy.entries import TABLE, Entry, distinct, entry_from_table

@@ -9,9 +9,9 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from pcipt.errors import InputError
+from pcipt.hints import BinaryIO
 from pcipt.host.tree import reason
 
 MEMBERS = 1 << 20

@@ -12,9 +12,9 @@ Source: PCI Express Base 6.0 §7.9.3 (Device Serial Number: often made of a MAC 
 import re
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Any
 
 from pcipt import values as attrs
+from pcipt.hints import Any
 from pcipt.pci.capabilities.walk import walk_capabilities
 from pcipt.pci.config import ConfigSpace
 from pcipt.pci.structures import SERIAL_NUMBER

@@ -18,7 +18,6 @@ Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknow
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
 from pcipt import values as attrs
 from pcipt.cli.machine.evidence import gather
@@ -35,6 +34,7 @@ from pcipt.firmware.passthrough.configured import complaints, in_line, line_for,
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import Evidence, Report
+from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Sbdf
 
 if TYPE_CHECKING:
