@@ -4,6 +4,8 @@
 """
 
 import argparse
+import atexit
+import gc
 import importlib
 import io
 import os
@@ -85,6 +87,7 @@ MORE = (
 )
 HELP, VERSION = ("-h", "--help", "help"), ("-V", "--version", "version")
 WIDEST = 100
+YOUNG = 100_000  # objects that a command makes before garbage is collected for the first time
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,6 +101,8 @@ def main(argv: list[str] | None = None) -> int:
             every exception that is neither a PciptError nor an OSError.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] != ["daemon"]:  # it sees to that itself (daemon/heap.py)
+        _collect_late()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller (>&-)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -128,6 +133,17 @@ def main(argv: list[str] | None = None) -> int:
         _tell(error, arguments)
         return 1
     return code
+
+
+def _collect_late() -> None:
+    """Let the collector of garbage begin late, and do nothing at the end of the process.
+
+    Most commands end before there is garbage. Walking what they have loaded takes a tenth of their time, half
+    of it at the end, when the kernel takes back everything anyway.
+    """
+    if gc.get_threshold()[0] != YOUNG:
+        gc.set_threshold(YOUNG)
+        atexit.register(gc.freeze)
 
 
 def _tell(error: Exception, arguments: list[str]) -> None:

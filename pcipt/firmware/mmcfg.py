@@ -25,9 +25,7 @@ from pcipt.xen.releases import MMCFG_IN_HOLE, SEGMENTS_READ_FOR_IOMMU, Version
 
 SMALLEST = 16 << 20  # bytes: Xen and Linux halve no further
 YEAR_OF_HOLES = 2016  # with older firmware (DMI: the date of the BIOS) no Xen uses an area in a hole
-_LINUX = re.compile(
-    r"PCI (?:MMCONFIG|ECAM) ([0-9a-f]{4,}) \[bus ([0-9a-f]{2})-([0-9a-f]{2})\]", re.IGNORECASE
-)
+_LINUX = r"(?i)PCI (?:MMCONFIG|ECAM) ([0-9a-f]{4,}) \[bus ([0-9a-f]{2})-([0-9a-f]{2})\]"
 
 
 class Basis(enum.Enum):
@@ -171,7 +169,7 @@ def findings_of(areas: Sequence[Mmcfg], named: Iterable[str] = ()) -> Iterator[F
     mmcfg-cut: less is taken than the table claims. mmcfg-not-reserved: the map does not reserve it.
     mmcfg-overlap: an area lies over one before it. mmcfg-differs: Linux uses more buses than Xen.
     """
-    used = [match for match in map(_LINUX.fullmatch, named) if match is not None]
+    used = [match for name in named if (match := re.fullmatch(_LINUX, name)) is not None]
     for number, each in enumerate(areas):
         what = _of_map(each)
         if what is not None:

@@ -17,7 +17,7 @@ from pcipt.pci import Finding
 
 MAX_FILES = 300
 MAX_SIZE = 16 << 20
-_SYSFS_NAME = re.compile(r"[A-Z0-9_!]{4}[0-9]{0,3}")
+_SYSFS_NAME = r"[A-Z0-9_!]{4}[0-9]{0,3}"
 _BY_IASL = (".dsl", ".hex", ".asl", ".lst", ".nsp", ".txt", ".json", ".md")
 
 
@@ -49,7 +49,7 @@ def read_tables(root: str = "/") -> TableReading:
     with Tree(root) as tree:
         try:
             directory = tree.enter(files.TABLES)
-            names = [name for name in list_names(directory, MAX_FILES) if _SYSFS_NAME.fullmatch(name)]
+            names = [name for name in list_names(directory, MAX_FILES) if re.fullmatch(_SYSFS_NAME, name)]
         except OSError as error:
             raise InputError(f"{root.rstrip('/')}/{files.TABLES}", reason(error)) from error
         return _read_all(directory, names, f"{root.rstrip('/')}/{files.TABLES}")

@@ -19,14 +19,12 @@ from pcipt.pci import Sbdf
 _NUMBERS, _BLOCK, _TTY = "sys/dev/block", "sys/class/block", "sys/class/tty"
 _BTRFS = "sys/fs/btrfs"
 _VIRTUAL = ("sys", "devices", "virtual")
-_REMOTE = re.compile(
-    r"session[0-9]{1,10}|rbd"
-)  # iSCSI in software, Ceph: an unknown network card carries the disk
+_REMOTE = r"session[0-9]{1,10}|rbd"  # iSCSI in software, Ceph: an unknown network card carries the disk
 _SLAVES = 64  # the most members of one device
 _DEPTH = 8
-_NVME = re.compile(r"nvme[0-9]{1,6}")
-_PORT = re.compile(r"[A-Za-z]{1,16}[0-9]{1,6}")
-_NODE = re.compile(r"/dev/([A-Za-z0-9!_.-]{1,64})")
+_SLAVE, _NVME = r"[A-Za-z0-9!_.-]{1,64}", r"nvme[0-9]{1,6}"
+_PORT = r"[A-Za-z]{1,16}[0-9]{1,6}"
+_NODE = r"/dev/([A-Za-z0-9!_.-]{1,64})"
 
 
 @attrs.frozen
@@ -124,7 +122,7 @@ class RoleReader:
         self.kept_files[CONSOLES] = Kept(CONSOLES, data)
         names = data.decode("ascii", "replace").split()
         found: set[Sbdf] = set()
-        for name in filter(_PORT.fullmatch, names):
+        for name in (each for each in names if re.fullmatch(_PORT, each)):
             try:
                 found.update(functions_in(self.follow_link(f"{_TTY}/{name}")))
             except OSError:
@@ -140,7 +138,7 @@ class RoleReader:
         """
         if source.startswith("/dev/mapper/"):
             return self._mapper_device(source.removeprefix("/dev/mapper/"))
-        matched = _NODE.fullmatch(source)
+        matched = re.fullmatch(_NODE, source)
         return f"{_BLOCK}/{matched[1]}" if matched is not None else None
 
     def members(self, path: str) -> list[str]:
@@ -195,7 +193,7 @@ class RoleReader:
         """
         where = self.follow_link(link)
         found = set(functions_in(where))
-        if not found and any(map(_REMOTE.fullmatch, where)):
+        if not found and any(re.fullmatch(_REMOTE, each) for each in where):
             raise OSError(f"{link}: sysfs does not show which function it is on")
         if found or where[:3] != _VIRTUAL or depth == 0:
             return found
@@ -214,13 +212,13 @@ class RoleReader:
         Raises: OSError if the directory with the members cannot be listed.
         """
         if where[3:4] == ("block",):
-            home, form = "/".join((*where[:5], "slaves")), re.compile(r"[A-Za-z0-9!_.-]{1,64}")
+            home, form = "/".join((*where[:5], "slaves")), _SLAVE
         elif where[3:4] == ("nvme-subsystem",):
             home, form = "/".join(where[:5]), _NVME
         else:
             return []
         names = list_names(self.tree.enter(home), _SLAVES)
-        return [f"{home}/{name}" for name in sorted(names) if form.fullmatch(name)]
+        return [f"{home}/{name}" for name in sorted(names) if re.fullmatch(form, name)]
 
     def follow_link(self, path: str) -> tuple[str, ...]:
         """Read a link and return the path of its target below the root, as names.

@@ -23,7 +23,7 @@ _NO_NUMBERS = (0, (1 << 64) - 1)  # what vendors leave there who gave no number
 SECRET = "serial"  # noqa: S105 - the one field that only root may see
 _NOTHING = ConfigSpace(b"")
 ACPI_NAME = re.compile(r"[\\A-Z0-9_.^]{1,255}", re.ASCII)  # of a host bridge; ACPI 6.5 §5.3
-_SERIAL = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){7}", re.ASCII)
+_SERIAL = r"[0-9a-f]{2}(-[0-9a-f]{2}){7}"
 
 
 @attrs.frozen
@@ -154,7 +154,7 @@ def parse_serial(text: str) -> int | None:
     """
     if text == _NONE:
         return NO_SERIAL
-    if not _SERIAL.fullmatch(text):
+    if not re.fullmatch(_SERIAL, text):
         return None
     number = int(text.replace("-", ""), 16)
     return NO_SERIAL if number in _NO_NUMBERS else number

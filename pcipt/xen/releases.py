@@ -14,7 +14,7 @@ from pcipt.hints import NamedTuple
 NEWEST = {"4.17": 7, "4.18": 6, "4.19": 6, "4.20": 4, "4.21": 2, "4.22": 0}  # branch: the last version read
 
 _BEFORE_FIRST = ("-unstable", "-rc")
-_TEXT = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", re.DOTALL)
+_TEXT = r"(\d+)\.(\d+)(?:\.(\d+))?(.*)"
 
 
 class Version(NamedTuple):
@@ -55,7 +55,7 @@ def parse_version(text: str) -> Version:
     "4.22.0-rc", and that until 4.22.0: it may have no more than 4.21 has.
     Raises: ValueError if the text does not begin with two numbers.
     """
-    match = _TEXT.match(text)
+    match = re.match(_TEXT, text, re.DOTALL)
     if match is None:
         raise ValueError(f"version {text!r} is not like 4.17.7")
     major, minor, patch, more = match.groups()

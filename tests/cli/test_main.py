@@ -37,6 +37,15 @@ def test_overview_and_version(capsys):
     assert "usage" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "walks"), [(["--version"], False), (["daemon", "--help"], True)])
+def test_a_short_command_collects_no_garbage(words, walks):
+    code = "import gc, sys; from pcipt.cli.main import main; gc.collect(); before = gc.get_stats()\n"
+    code += "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "print([[] for _ in range(9000)] and gc.get_stats() != before, file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True, text=True)
+    assert ran.stderr == f"{walks}\n"
+
+
 def test_a_mistyped_command_gets_a_suggestion(capsys):
     assert main(["lsit"]) == 2
     assert capsys.readouterr().err == (
@@ -115,7 +124,7 @@ LIGHT = {
     *(f"pcipt.cli.{name}" for name in
       ("main", "options", "parser", "commands", "machine", "machine.client", "text",
        "text.clock", "text.event_text", "text.render", "text.terminal")),
-    "pcipt.cli", "pcipt.words",
+    "pcipt.cli", "pcipt.words", "pcipt.hints",
 }  # fmt: skip
 
 #  what asks the daemon, and what it may load beside its own module
@@ -145,9 +154,12 @@ def test_what_asks_the_daemon_loads_only_what_it_needs(command, more, tmp_path):
 
 #  what only another option, or tables that only root may read, needs
 NOT_NEEDED = [
-    (["show", "00:1f.0"], {"pcipt.host.paste.tables", "pcipt.firmware.coverage", "pcipt.xen.interface"}),
+    (["show", "00:1f.0"], {
+        "json", "socket", "pcipt.host.paste.tables", "pcipt.firmware.coverage", "pcipt.xen.interface",
+    }),
     (["check", "00:1f.0"], {
-        "tempfile", "tomllib", "pcipt.host.policy.policy_files", "pcipt.pci.notation.xl_config",
+        "json", "socket", "tempfile", "tomllib",
+        "pcipt.host.policy.policy_files", "pcipt.pci.notation.xl_config",
         "pcipt.firmware.acceptance.judge", "pcipt.firmware.regions.tables", "pcipt.firmware.pvh.layout",
         "pcipt.xen.boot_words", "pcipt.host.paste.tables",
     }),

@@ -1,18 +1,20 @@
 """The client of the daemon's control socket: send a request, return the reply.
 
-`pcipt status` must start in milliseconds, so only modules that load fast are imported.
+`pcipt status` must start in milliseconds, so only modules that load fast are imported. `socket` and `json`
+are loaded when somebody is asked: most commands can ask the daemon and need not.
 """
 
 import argparse
-import json
-import socket
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 
 from pcipt import errors
 from pcipt.daemon.control.protocol import request
-from pcipt.hints import Any
+from pcipt.hints import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 TIMEOUT = 30.0  # seconds
 _FOREIGN = "the program that listens at this socket is not the pcipt daemon; `ss -lxp` names it"
@@ -32,7 +34,7 @@ def ask(path: str, method: str, parameters: dict[str, Any] | None = None) -> dic
             call the method; NoSuchDeviceError if the daemon's machine does not have the function; InputError
             with the daemon's reason for any other error, or if the reply is not of pcipt's protocol.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
+    with _new_connection() as connection:
         connection.settimeout(TIMEOUT)
         with _told_errors(path):
             connection.connect(path)
@@ -60,7 +62,7 @@ def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict
     Raises: the errors of `call`; NotRunningError when the daemon closes the connection. So the generator
             never ends without an error.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
+    with _new_connection() as connection:
         rest = b""
         with _told_errors(path):
             connection.connect(path)
@@ -124,6 +126,13 @@ def _check_address(args: argparse.Namespace, text: str, *, slot: bool) -> None:
         raise suggested(Source(args), error) from error
 
 
+def _new_connection() -> "socket.socket":
+    """Return a socket that is not connected yet."""
+    import socket
+
+    return socket.socket(socket.AF_UNIX)
+
+
 def _progress() -> AbstractContextManager[None]:
     """Return a context manager that shows on stderr, after two seconds, that no reply has arrived yet.
 
@@ -152,7 +161,7 @@ def _told_errors(path: str) -> Iterator[None]:
         raise errors.NotRunningError(path, why) from error
 
 
-def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
+def _read_frame(connection: "socket.socket", rest: bytes) -> tuple[bytes, bytes]:
     """Read up to the next NUL byte; return the frame without that byte, and the bytes after it.
 
     `rest` holds bytes that were read before. If the daemon closes the connection before the NUL byte, both
@@ -178,6 +187,8 @@ def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
     Raises: NotPermittedError, NoSuchDeviceError or InputError for a reply that reports an error; InputError
             if the frame is not of pcipt's protocol.
     """
+    import json
+
     try:
         message = json.loads(frame)
     except ValueError as error:

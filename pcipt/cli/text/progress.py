@@ -4,7 +4,6 @@ It is printed only if stderr is a terminal. A kernel timer triggers it, so the w
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,8 @@ def progress(what: str, far: Callable[[], str], *, beside_output: bool = False) 
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or (beside_output and sys.stdout.isatty()):
         yield
         return
+    import signal  # it makes enums of all signals, which only a terminal needs
+
     began, shown, terminal = time.monotonic(), False, sys.stderr.fileno()
 
     def show(_number: int, _frame: object) -> None:

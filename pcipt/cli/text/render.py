@@ -3,7 +3,6 @@
 Imports only modules that every request to the daemon needs anyway.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pcipt.cli.text.terminal import folded, painted, tell
@@ -21,6 +20,8 @@ def print_json(value: Mapping[str, object], form: str) -> None:
 
     The form "pretty" indents the object; any other form prints it as one line.
     """
+    import json
+
     print(json.dumps({"version": 1, **value}, indent=2 if form == "pretty" else None))
 
 

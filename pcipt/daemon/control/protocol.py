@@ -1,11 +1,10 @@
 """The protocol of the control socket: Varlink frames, each one JSON object and a NUL byte.
 
-Client and server import this module, so it imports only json and re. One table holds the methods, their
-parameters and who may call them. docs/protocol.md describes the protocol; org.pcipt.varlink, in this
-directory, is the interface.
+Client and server import this module, so it imports only re, and json when there is a frame. One table holds
+the methods, their parameters and who may call them. docs/protocol.md describes the protocol;
+org.pcipt.varlink, in this directory, is the interface.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 
@@ -79,6 +78,8 @@ class ParameterError(Exception):
 
 def encode_frame(message: Message) -> bytes:
     """Return a message as one frame: JSON and a NUL byte."""
+    import json
+
     return json.dumps(message, separators=(",", ":")).encode() + b"\0"
 
 
@@ -111,6 +112,8 @@ def decode_frame(frame: bytes) -> Message:
 
     Raises: FrameError if the frame is not one JSON object in UTF-8, or is nested deeper than NESTING_LIMIT.
     """
+    import json
+
     depth = deepest = 0
     for byte in re.sub(_TEXT, b"", frame, flags=re.DOTALL):
         if byte in b"[{":

@@ -20,9 +20,10 @@ from pcipt.host.tree import Tree, list_names, text_of
 from pcipt.pci import Sbdf
 from pcipt.pci.raw import LinuxFacts
 
-_SPEED = re.compile(r"([0-9]{1,3})(?:\.([0-9]))? GT/s.*")
-_COUNT = re.compile(r"([A-Za-z_/ ]+) ([0-9]{1,20})")
-_SLOT = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\s*")
+# What few devices have: `re` compiles these texts when they are first used.
+_SPEED = r"([0-9]{1,3})(?:\.([0-9]))? GT/s.*"
+_COUNT = r"([A-Za-z_/ ]+) ([0-9]{1,20})"
+_SLOT = r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\s*"
 
 
 @attrs.frozen
@@ -101,7 +102,7 @@ def _number(directory: int, entry: files.Entry) -> int | None:
 
 def _speed(directory: int, entry: files.Entry) -> int | None:
     """Return a link speed in MT/s, or None; the file has for example "2.5 GT/s PCIe", or "Unknown"."""
-    matched = _SPEED.fullmatch(_text(directory, entry) or "")
+    matched = re.fullmatch(_SPEED, _text(directory, entry) or "")
     return int(matched[1]) * 1000 + int(matched[2] or 0) * 100 if matched is not None else None
 
 
@@ -114,7 +115,7 @@ def _counts(directory: int, entry: files.Entry) -> dict[str, int] | None:
     if text is None:
         return None
     counts = {
-        found[1]: int(found[2]) for line in text.splitlines() if (found := _COUNT.fullmatch(line.strip()))
+        found[1]: int(found[2]) for line in text.splitlines() if (found := re.fullmatch(_COUNT, line.strip()))
     }
     if not counts:
         return None
@@ -141,7 +142,7 @@ def read_slots(root: str) -> dict[tuple[int, int, int], str]:
                     )
                 except OSError:
                     continue
-                matched = _SLOT.fullmatch(text.decode("ascii", "replace"))
+                matched = re.fullmatch(_SLOT, text.decode("ascii", "replace"))
                 if matched is not None:
                     segment, bus, device = (int(part, 16) for part in matched.groups())
                     found.setdefault((segment, bus, device), text_of(name))

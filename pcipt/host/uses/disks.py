@@ -13,7 +13,7 @@ from pcipt.pci.raw import Use, UseKind
 BLOCK, NUMBERS, SWAPS = "sys/class/block", "sys/dev/block", "proc/swaps"
 _DEPTH = 8
 _LIMIT = 4096
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ESCAPE = r"\\([0-7]{3})"
 Found = list[tuple[Sbdf, Use]]
 
 
@@ -71,7 +71,7 @@ def _mounts(reader: RoleReader) -> Found | None:
             continue
         functions = _carriers(reader, fields[2], source[1])
         device = source[1].removeprefix("/dev/")
-        where = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
+        where = re.sub(_ESCAPE, lambda octal: chr(int(octal[1], 8)), fields[4])
         found += [(sbdf, Use(UseKind.MOUNT, where, device)) for sbdf in sorted(functions)]
         if functions or fields[4] == "/":
             kept.append(f"{before} - {source[0]} {source[1]}\n")
