@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             every exception that is neither a PciptError nor an OSError.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] != ["daemon"]:  # it sees to that itself (daemon/heap.py)
+    if argv is None and arguments[:1] != ["daemon"]:  # that sees to it itself (daemon/heap.py)
         _collect_late()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller (>&-)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -139,11 +139,11 @@ def _collect_late() -> None:
     """Let the collector of garbage begin late, and do nothing at the end of the process.
 
     Most commands end before there is garbage. Walking what they have loaded takes a tenth of their time, half
-    of it at the end, when the kernel takes back everything anyway.
+    of it at the end, when the kernel takes back everything anyway. So a file that is written must be closed:
+    the end of the process may not do it.
     """
-    if gc.get_threshold()[0] != YOUNG:
-        gc.set_threshold(YOUNG)
-        atexit.register(gc.freeze)
+    gc.set_threshold(YOUNG)
+    atexit.register(gc.freeze)
 
 
 def _tell(error: Exception, arguments: list[str]) -> None:

@@ -40,7 +40,7 @@ def test_overview_and_version(capsys):
 @pytest.mark.parametrize(("words", "walks"), [(["--version"], False), (["daemon", "--help"], True)])
 def test_a_short_command_collects_no_garbage(words, walks):
     code = "import gc, sys; from pcipt.cli.main import main; gc.collect(); before = gc.get_stats()\n"
-    code += "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([[] for _ in range(9000)] and gc.get_stats() != before, file=sys.stderr)"
     ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True, text=True)
     assert ran.stderr == f"{walks}\n"
