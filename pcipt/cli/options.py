@@ -6,7 +6,6 @@
 import argparse
 
 from pcipt.cli.text.terminal import ALWAYS, AUTO, COLOUR_CHOICES
-from pcipt.daemon.control.protocol import SOCKET_PATH
 
 #: the kinds of `pcipt.host.report.masks`, which this module does not load; a test compares them
 KINDS_OF_SECRETS = (
@@ -66,6 +65,8 @@ def add_numeric_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_socket_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option `--socket PATH` to a parser: the control socket of the daemon (default: SOCKET_PATH)."""
+    from pcipt.daemon.control.protocol import SOCKET_PATH  # few of the commands ask the daemon
+
     parser.add_argument(
         "--socket",
         default=SOCKET_PATH,

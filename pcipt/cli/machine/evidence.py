@@ -3,7 +3,6 @@
 import os
 
 from pcipt import values as attrs
-from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.host import host_of, said_by_xen, told_by_daemon
 from pcipt.cli.machine.pvh import (
     acpi_tables_of,
@@ -18,27 +17,16 @@ from pcipt.cli.machine.source import Source
 from pcipt.firmware.acceptance.options import Options
 from pcipt.firmware.passthrough.host import XenSays
 from pcipt.firmware.passthrough.trouble import is_pinless
-from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
-from pcipt.firmware.regions.regions import (
-    Mapped,
-    Region,
-    RegionDevice,
-    RegionKind,
-    Regions,
-    RegionScope,
-)
-from pcipt.hints import Any
+from pcipt.firmware.passthrough.verdict import Evidence, FixedRange
 from pcipt.host.files import Depth
 from pcipt.host.function.facts import read_facts
 from pcipt.host.roles import read_roles
 from pcipt.host.uses import SSH_PORT, read_uses
-from pcipt.pci import Address, Finding, Range, Sbdf, decode_machine, parse_sbdf
+from pcipt.pci import Range, decode_machine
 from pcipt.pci.space.shortage import lacks_addresses
 from pcipt.pci.space.windows import NO_ROOTS
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import Version
-
-XEN_CODES = ("unknown-to-xen", "orphan")
 
 
 def gather(source: Source, root: str | None, socket: str | None, other: Version | None = None) -> Evidence:
@@ -52,13 +40,21 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
     """
     raws = source.read(Depth.FULL)
     machine = decode_machine(raws)
-    sizes = {raw.sbdf: len(raw.config or b"") for raw in raws}
-    evidence = Evidence(machine, sizes, pinless=frozenset(raw.sbdf for raw in raws if is_pinless(raw)))
+    sizes, pinless = {}, set()
+    for raw in raws:
+        sizes[raw.sbdf] = len(raw.config or b"")
+        if is_pinless(raw):
+            pinless.add(raw.sbdf)
+    evidence = Evidence(machine, sizes, pinless=frozenset(pinless))
     if root is None:
         return evidence
     roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))
     tables, memory, live = acpi_tables_of(root), memory_map_of(root), socket is not None
-    status = asked(socket, "Status") if socket is not None else None
+    status = None
+    if socket is not None:
+        from pcipt.cli.machine.client import asked  # it and `told` are for a running machine
+
+        status = asked(socket, "Status")
     host = told_by_daemon(status) if other is None else None
     # xl is slow: it is asked once, and only if its words count
     said = said_by_xen(root, live=live) if host is None or _have_regions(tables) else XenSays()
@@ -80,7 +76,11 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
         evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
     if tables is not None:
         evidence = _with_tables(evidence, tables, root, said.options, other or xen_version(root))
-    return _with_daemon(evidence, socket, status) if socket is not None else evidence
+    if socket is None:
+        return evidence
+    from pcipt.cli.machine.told import with_daemon
+
+    return with_daemon(evidence, socket, status)
 
 
 def _have_regions(tables: list[bytes] | None) -> bool:
@@ -130,79 +130,3 @@ def _with_tables(
     scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
     scope = scope.with_tables(tables, evidence.memory, version)
     return attrs.evolve(evidence, regions=regions, iommu=scope)
-
-
-def _with_daemon(evidence: Evidence, socket: str, status: dict[str, Any] | None) -> Evidence:
-    """Return the evidence with the facts about Xen that the daemon at `socket` knows.
-
-    `status` is its reply to `Status`, None if it did not answer. A fact stays as it is if the daemon does
-    not run, or if it refuses the request for that fact. If the daemon tells the reserved regions, they
-    replace those of the ACPI tables.
-    """
-    if status is not None:
-        made = status.get("cut_segments", [])
-        cut = {parse_sbdf(each["sbdf"]): CutSegment(each["text"], each["panics"]) for each in made}
-        told = {(each["sbdf"], each["text"]) for each in made}
-        disagreed = (each for each in status["findings"] if each["code"] in XEN_CODES and each["sbdf"])
-        others = (each for each in disagreed if (each["sbdf"], each["text"]) not in told)
-        xen = {parse_sbdf(each["sbdf"]): each["code"] for each in others}
-        owners = {parse_sbdf(each["sbdf"]): each["owner"] for each in status.get("given_away", [])}
-        unsized = frozenset(
-            parse_sbdf(each["sbdf"]) for each in status["findings"] if each["code"] == "vfs-unsized"
-        )
-        evidence = attrs.evolve(evidence, xen=xen, owners=owners, cut_segments=cut, unsized=unsized)
-    held = asked(socket, "Guests")  # only root may ask this
-    if held is not None:
-        found: dict[Sbdf, tuple[Finding, ...]] = {}
-        for each in held["findings"]:
-            sbdf = parse_sbdf(each["sbdf"])
-            found[sbdf] = (*found.get(sbdf, ()), _finding(each))
-        evidence = attrs.evolve(evidence, guests=found)
-    answer = asked(socket, "Rmrr")
-    if answer is None:
-        return evidence
-    regions = regions_from_json(answer)
-    owners = {device.sbdf: device.owner for region in regions.regions for device in region.devices}
-    return attrs.evolve(evidence, regions=regions, owners={**owners, **evidence.owners})
-
-
-def regions_from_json(answer: dict[str, Any]) -> Regions:
-    """Return the reserved regions in the daemon's reply to `Rmrr`, which firmware/regions/view.py encodes.
-
-    Raises: KeyError, ValueError or AddressError if `answer` is not such a reply.
-    """
-    return Regions(tuple(map(_region, answer["regions"])), tuple(map(_finding, answer["findings"])))
-
-
-def _region(item: dict[str, Any]) -> Region:
-    """Return one reserved region of the reply to `Rmrr`."""
-    return Region(
-        RegionKind(item["kind"]),
-        item["segment"],
-        Address(int(item["base"], 16)),
-        Address(int(item["limit"], 16)),
-        tuple(
-            RegionScope(
-                each["type"],
-                each["bus"],
-                tuple((device, function) for device, function in each["path"]),
-                _address(each["sbdf"]),
-                _address(each.get("last")),
-            )
-            for each in item["scopes"]
-        ),
-        tuple(
-            RegionDevice(parse_sbdf(each["sbdf"]), each["present"], each["owner"]) for each in item["devices"]
-        ),
-        Mapped(item["mapped"]),
-        item["listed"],
-        tuple(map(_finding, item["findings"])),
-    )
-
-
-def _finding(item: dict[str, Any]) -> Finding:
-    return Finding(item["code"], item["text"])
-
-
-def _address(text: str | None) -> Sbdf | None:
-    return None if text is None else parse_sbdf(text)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 
 from pcipt import values as attrs
-from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.pvh import acpi_tables_of, guest_type, memory_map_of, xen_version
 from pcipt.errors import InputError, NotPermittedError
 from pcipt.firmware.acceptance.options import Options
@@ -67,7 +66,11 @@ def read_host(root: str, socket: str | None, other: Version | None = None) -> Ho
     A recording may have tables and no functions. `other` is another version of Xen for which to judge.
     Raises: InputError if neither functions nor tables can be read.
     """
-    status = asked(socket, "Status") if socket is not None and other is None else None
+    status = None
+    if socket is not None and other is None:
+        from pcipt.cli.machine.client import asked  # for a running machine
+
+        status = asked(socket, "Status")
     if (told := told_by_daemon(status)) is not None:
         return told
     try:

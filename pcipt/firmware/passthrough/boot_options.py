@@ -7,15 +7,18 @@ Source: xen/drivers/passthrough/vtd/dmar.c (acpi_parse_dev_scope: gfx_only), vtd
         from 4.17 to 4.22.
 """
 
-from pcipt.firmware.acpi.dmar import SCOPE_ENDPOINT, RemappingUnit
-from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.passthrough.host import IommuKind
 from pcipt.firmware.passthrough.index import is_display
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict
+from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Function
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.requester import requester_of
 from pcipt.pci.structures import ATS, MSI, MSIX
+
+if TYPE_CHECKING:
+    from pcipt.firmware.acpi.dmar import RemappingUnit
+    from pcipt.firmware.coverage import IommuScope
 
 _PLACE = "Xen's command line"
 
@@ -43,10 +46,12 @@ def graphics_unit(function: Function, evidence: Evidence) -> Said:
         yield Reason("igfx-off", Verdict.REFUSE, text, "start Xen without iommu=no-igfx", place=_PLACE)
 
 
-def _graphics_only(unit: RemappingUnit, scope: IommuScope, evidence: Evidence) -> bool:
+def _graphics_only(unit: "RemappingUnit", scope: "IommuScope", evidence: Evidence) -> bool:
     """Return True if Xen takes a unit for one that serves graphics only: it names endpoints, and all of them
     that are there are displays.
     """
+    from pcipt.firmware.acpi.dmar import SCOPE_ENDPOINT  # only root may read the tables
+
     if unit.include_all or not unit.scopes:
         return False
     if any(each.kind != SCOPE_ENDPOINT for each in unit.scopes):

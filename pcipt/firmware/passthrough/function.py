@@ -7,7 +7,6 @@ Source: xen/drivers/passthrough/pci.c (assign_device); tools/libs/light/libxl_pc
 
 from collections.abc import Mapping
 
-from pcipt.firmware.coverage import Coverage
 from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
 from pcipt.pci import Function, HeaderType
@@ -227,6 +226,8 @@ def iommu(function: Function, evidence: Evidence) -> Said:
         return
     if not function.sbdf.fits_xen:
         return
+    from pcipt.firmware.coverage import Coverage  # only root may read the tables
+
     requester = requester_of(function, evidence.machine)
     coverage, bridge = evidence.iommu.covers(requester), evidence.iommu.lost_below(requester)
     if coverage is Coverage.UNKNOWN and not taken:

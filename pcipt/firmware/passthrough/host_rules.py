@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pcipt import values as attrs
 from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, Source, TablesSay, XenSays
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict, by_guest
-from pcipt.firmware.regions.added import OPTION
 from pcipt.pci import Finding
 from pcipt.xen.releases import LINUX_TELLS_GSI, PVH_DOM0_GIVES_DEVICES, Version, parse_version
 
@@ -207,6 +206,10 @@ RULES: tuple[Callable[[HostFacts], Said], ...] = (
 
 def option_faults(facts: HostFacts) -> tuple[Finding, ...]:
     """Return a finding for each option rmrr= or ivmd= of which Xen does not take all."""
+    if not facts.said.options.faults:
+        return ()
+    from pcipt.firmware.regions.added import OPTION  # it loads much, and few have such faults
+
     return tuple(Finding(OPTION, each) for each in facts.said.options.faults)
 
 

@@ -17,9 +17,12 @@ from pcipt.firmware.passthrough.verdict import (
     Verdict,
     names,
 )
-from pcipt.firmware.regions.regions import DROPPED, Region, Regions
+from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
 from pcipt.pci.space.windows import is_subtractive
+
+if TYPE_CHECKING:
+    from pcipt.firmware.regions.regions import Region, Regions
 
 _MESSAGES = FixedRange(MESSAGES, "interrupt messages")
 _RESCAN = (
@@ -125,6 +128,8 @@ def reserved(function: Function, evidence: Evidence) -> Said:
     if evidence.regions is None:
         yield Unknown("reserved regions")
         return
+    from pcipt.firmware.regions.regions import DROPPED  # only root may read the tables
+
     for region in evidence.regions.of(function.sbdf):
         title = f"{region.kind.title} region {region}"
         dropped = [finding for finding in region.findings if finding.code == DROPPED]
@@ -140,7 +145,7 @@ def reserved(function: Function, evidence: Evidence) -> Said:
                 yield Reason(finding.code, Verdict.WARN, f"{title}: {finding.text}")
 
 
-def _reserved(function: Function, region: Region, regions: Regions, evidence: Evidence) -> Reason:
+def _reserved(function: Function, region: "Region", regions: "Regions", evidence: Evidence) -> Reason:
     """Return the reason for one reserved region: WARN if it needs rdm_policy=relaxed, else OK.
 
     If the guest's file is known and has not relaxed there, xl does not start the guest: REFUSE.

@@ -9,7 +9,6 @@ decides the verdict, if no kind is given (`Evidence.guest`). Functions that are 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pcipt import values as attrs
-from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.host import Host
 from pcipt.firmware.passthrough.host_rules import NOTHING_KNOWN
@@ -24,13 +23,14 @@ from pcipt.firmware.passthrough.reasons import (
     by_guest,
     with_step,
 )
-from pcipt.firmware.regions.regions import Regions
 from pcipt.hints import TYPE_CHECKING
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
 from pcipt.pci.raw import LinuxFacts, Use
 from pcipt.pci.space.windows import NO_ROOTS, RootWindows
 
 if TYPE_CHECKING:
+    from pcipt.firmware.coverage import IommuScope
+    from pcipt.firmware.regions.regions import Regions
     from pcipt.pci.notation.xl_guest import XlGuest
 
 __all__ = [
@@ -94,8 +94,8 @@ class Evidence:
     consoles: frozenset[Sbdf] | None = None
     uses: Mapping[Sbdf, tuple[Use, ...]] = attrs.field(factory=dict)
     unseen_uses: tuple[str, ...] = ("disks and mounts", "network interfaces")
-    regions: Regions | None = None
-    iommu: IommuScope | None = None
+    regions: "Regions | None" = None
+    iommu: "IommuScope | None" = None
     memory: tuple[MemoryEntry, ...] | None = None
     fixed: tuple[FixedRange, ...] | None = None
     xen: Mapping[Sbdf, str] | None = None

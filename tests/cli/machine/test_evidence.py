@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pcipt.cli.machine.evidence import gather, regions_from_json
+from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.source import Source
+from pcipt.cli.machine.told import regions_from_json
 from pcipt.firmware.passthrough.verdict import CutSegment
 from pcipt.firmware.regions.regions import Mapped
 from pcipt.firmware.regions.state import with_owners
