@@ -225,7 +225,7 @@ def _read_in(
     root = _ROOT_BUS.fullmatch(above) if parent is None else None
     if parent is not None and parent.segment != sbdf.segment:
         parent = None
-    if names[-1:] != (str(sbdf),):
+    if not names or names[-1] != str(sbdf):
         elsewhere = text_of("/".join(names))
         reading.find("link-mismatch", f"its entry leads to /{elsewhere}, which is not its own directory")
     raw = reading.read(sbdf, depth, parent, int(root[1], 16) if root is not None else None)

@@ -114,8 +114,10 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
         rows = [(str(raw.sbdf), printable(raw.driver or NO_DRIVER), *describe(raw)) for raw in chosen]
         sys.stdout.writelines(f"{line}\n" for line in _lines(rows, width, colour=colour))
     else:
-        lines = ((str(raw.sbdf), f"{raw.sbdf} {': '.join(describe(raw))}") for raw in chosen)
-        sys.stdout.writelines(f"{_painted(line, address, colour=colour)}\n" for address, line in lines)
+        lines = ((str(raw.sbdf), ": ".join(describe(raw))) for raw in chosen)
+        sys.stdout.writelines(
+            f"{_painted(f'{address} {about}', address, colour=colour)}\n" for address, about in lines
+        )
     if on_terminal() and not args.no_legend:
         from pcipt.pci import decode_machine
 

@@ -17,8 +17,8 @@ from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
 HEADER_BYTES = 64
 _ids = functools.lru_cache(maxsize=1024)(Ids)  # devices of the same model have equal ids
 
-_HEX = re.compile(rb"0x([0-9a-f]{1,8})\s*")
-_DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
+# A text with one number, by its base.
+_FORMS = {16: re.compile(rb"0x([0-9a-f]{1,8})\s*"), 10: re.compile(rb"(-?[0-9]{1,9})\s*")}
 _BUS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2})")
 _NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 
@@ -39,8 +39,9 @@ def sbdf_from_name(name: str) -> Sbdf | None:
     matched = _NAME.fullmatch(name)
     if matched is None:
         return None
-    sbdf = Sbdf(*(int(part, 16) for part in matched.groups()))
-    return sbdf if len(matched[1]) == 4 or str(sbdf) == name else None
+    segment, bus, device, function = matched.groups()
+    sbdf = Sbdf(int(segment, 16), int(bus, 16), int(device, 16), int(function))
+    return sbdf if len(segment) == 4 or str(sbdf) == name else None
 
 
 def files_of(depth: Depth) -> tuple[tuple[Entry, int | None], ...]:
@@ -58,10 +59,10 @@ _OTHERS = (files.RESOURCE, files.DRIVER, files.PHYSFN, files.SECONDARY_BUS)
 
 
 @functools.lru_cache(maxsize=4096)  # devices of the same model have equal texts
-def _parsed(data: bytes, limit: int, form: re.Pattern[bytes]) -> int | None:
+def _parsed(data: bytes, limit: int, base: int) -> int | None:
     """Return the number in a text, or None if the text is malformed or the number above `limit`."""
-    matched = form.fullmatch(data)
-    value = int(matched[1], 16 if form is _HEX else 10) if matched is not None else limit + 1
+    matched = _FORMS[base].fullmatch(data)
+    value = int(matched[1], base) if matched is not None else limit + 1
     return value if value <= limit else None
 
 
@@ -105,7 +106,7 @@ class FunctionFiles:
         )
         resources = self._resources()
         driver = self._link(files.DRIVER)
-        node = self._number(files.NUMA_NODE, 0xFFFF, _DECIMAL)
+        node = self._number(files.NUMA_NODE, 0xFFFF, 10)
         return RawFunction(
             sbdf=sbdf,
             config=config,
@@ -130,7 +131,7 @@ class FunctionFiles:
         the lowest number is returned. If they show no bus, the value of the file is returned.
         Source: linux drivers/pci/pci-sysfs.c, secondary_bus_number_show.
         """
-        register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)
+        register = self._number(files.SECONDARY_BUS, 0xFF, 10)
         if register is None:
             return None
         for directory, form in ((files.BUSES_BELOW, _BUS), (".", _NAME)):
@@ -173,7 +174,7 @@ class FunctionFiles:
             return None
         return data
 
-    def _number(self, entry: Entry, limit: int, form: re.Pattern[bytes] = _HEX) -> int | None:
+    def _number(self, entry: Entry, limit: int, base: int = 16) -> int | None:
         """Return the number in a file, or None if there is none.
 
         A number above `limit` and a malformed text give None and a finding. A negative number gives None
@@ -182,7 +183,7 @@ class FunctionFiles:
         data = self._bytes(entry)
         if data is None:
             return None
-        value = _parsed(data, limit, form)
+        value = _parsed(data, limit, base)
         if value is None:
             shown = data[:24].decode("ascii", "backslashreplace").strip()
             self.find("value-malformed", f"the file {entry.name} holds {shown!r}, which is no such number")
