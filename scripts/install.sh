@@ -79,5 +79,7 @@ done < debian/pcipt.docs
 sed -i -E 's,\]\((docs|\.\./pcipt/daemon/control)/,](,g; s,\]\(\.\./([A-Z]),](\1,g' "$root$doc"/*.md
 
 [ -z "$root" ] || exit 0
+# Only root can write there: without bytecode each command of a user would compile all that it loads.
+"$python" -I -m compileall -q "$program/pcipt" || true
 systemd-sysusers pcipt.conf && systemd-tmpfiles --create pcipt.conf && systemctl daemon-reload || true
 echo "installed: $prefix/bin/pcipt. In dom0, start the service now and at each boot: systemctl enable --now pcipt"
