@@ -191,8 +191,8 @@ class SysfsReader:
                     found.append(_unreachable(sbdf, error))
                 continue
             homes[sbdf] = names = self._tree.names
-            raw = _read_in(directory, names, sbdf, depth, contents(directory))
-            found.append(attrs.evolve(raw, instance=instance_of(directory)) if self.is_live else raw)
+            instance = instance_of(directory) if self.is_live else None
+            found.append(_read_in(directory, names, sbdf, depth, contents(directory), instance))
         return [_check_bridge_directory(raw, homes) for raw in found]
 
 
@@ -209,10 +209,15 @@ def reader_of(wanted: Sequence[tuple[Entry, int | None]], functions: int) -> Cal
 
 
 def _read_in(
-    directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth, contents: Contents
+    directory: int,
+    names: tuple[str, ...],
+    sbdf: Sbdf,
+    depth: Depth,
+    contents: Contents,
+    instance: int | None,
 ) -> RawFunction:
     """Read the function `sbdf` in the open `directory`, whose path from the root is `names`; `contents` as in
-    `FunctionFiles`.
+    `FunctionFiles`, `instance` the number of the directory.
 
     The last but one name gives its bridge or its root bus. If the bridge is in another segment, the function
     has neither a bridge nor a root bus. The name above a root bus can be that of a function in another
@@ -228,7 +233,7 @@ def _read_in(
     if not names or names[-1] != str(sbdf):
         elsewhere = text_of("/".join(names))
         reading.find("link-mismatch", f"its entry leads to /{elsewhere}, which is not its own directory")
-    raw = reading.read(sbdf, depth, parent, int(root[1], 16) if root is not None else None)
+    raw = reading.read(sbdf, depth, parent, int(root[1], 16) if root is not None else None, instance)
     controller = sbdf_from_name(names[-3]) if root is not None and len(names) > 2 else None
     return raw if controller is None else attrs.evolve(raw, controller=controller)
 

@@ -79,13 +79,20 @@ class FunctionFiles:
         self._contents = contents
         self.findings: list[Finding] = []
 
-    def read(self, sbdf: Sbdf, depth: Depth, parent: Sbdf | None, root_bus: int | None) -> RawFunction:
+    def read(
+        self,
+        sbdf: Sbdf,
+        depth: Depth,
+        parent: Sbdf | None,
+        root_bus: int | None,
+        instance: int | None = None,
+    ) -> RawFunction:
         """Read the files of the function up to `depth`.
 
         Call it once. Raises nothing: a problem becomes a finding. A value that cannot be read is None in the
         result (empty for `resources`). With GLANCE only vendor, device, class and the header are read. With
         GLANCE and HEADER, `config` has at most 64 bytes. `parent` and `root_bus`, which the caller knows from
-        directory names, are copied to the result.
+        directory names, and `instance`, the number of the directory, are copied to the result.
         """
         config = self._bytes(files.CONFIG, None if depth is Depth.FULL else HEADER_BYTES)
         vendor = self._number(files.VENDOR, 0xFFFF)
@@ -94,7 +101,13 @@ class FunctionFiles:
         if depth is Depth.GLANCE:
             ids = _ids(vendor, device, class_code)
             return RawFunction(
-                sbdf, config, ids=ids, parent=parent, root_bus=root_bus, findings=tuple(self.findings)
+                sbdf,
+                config,
+                ids=ids,
+                parent=parent,
+                root_bus=root_bus,
+                findings=tuple(self.findings),
+                instance=instance,
             )
         ids = _ids(
             vendor,
@@ -119,6 +132,7 @@ class FunctionFiles:
             root_bus=root_bus,
             secondary=self._bus_below(sbdf),
             findings=tuple(self.findings),
+            instance=instance,
         )
 
     def _bus_below(self, sbdf: Sbdf) -> int | None:
