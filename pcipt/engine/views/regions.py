@@ -46,7 +46,7 @@ def plan_regions(
         changed=changed or (),
         claimed={*memory.held_regions, *(_scopes_of(views, returning) if returning else ())},
         faulted=needing if views.restores_on_fault else {},
-        certain=reserved.complete,
+        certain=reserved.is_complete(),
     )
 
 

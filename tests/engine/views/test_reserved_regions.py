@@ -58,12 +58,15 @@ def test_before_all_functions_were_asked_about_a_region_may_have_other_devices()
     xen, reserved = begun()
     reserved.learn([NIC])
     assert reserved.scopes == {ONE: {NIC}, SHARED: {NIC}}
-    assert not reserved.complete
+    assert not reserved.is_complete()
+    assert reserved.take_incomplete()
     xen.fail(Op.RESERVED, errno.EBUSY, call=3)
     reserved.read([NIC, DISK])
-    assert not reserved.complete
+    assert not reserved.is_complete()
     reserved.learn([])
-    assert reserved.complete
+    assert reserved.is_complete()
+    assert reserved.take_incomplete()  # of what was planned before
+    assert not reserved.take_incomplete()
 
 
 def test_a_function_that_xen_cannot_name_is_not_asked_about():
