@@ -43,14 +43,9 @@ class Reconciler:
     """
 
     def __init__(
-        self,
-        queue: Queue,
-        views: Views,
-        performer: Performer | Rehearsal,
-        policy: Policy,
-        saver: Saver,
+        self, queue: Queue, views: Views, performer: Performer | Rehearsal, policy: Policy, saver: Saver,
         clock: Callable[[], float],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._queue = queue
         self._views = views
         self._performer = performer
@@ -113,11 +108,17 @@ class Reconciler:
         return self._conclude(now)
 
     def _save_at_once(self, now: Round) -> None:
-        """Write to the store what no later reading shows (nothing shows after an add that vPCI had forgotten
-        pages of the function before); do nothing in a dry run.
-        """
+        """Write to the store what no later reading shows; do nothing in a dry run."""
         if now.views is self._views:
+            self._saver.note(now.noted)
             self._saver.save(self._views.memory)
+        now.noted.clear()
+
+    def _take_over(self, now: Round, functions: Iterable[Sbdf]) -> None:
+        """Do `take_over_mappings` for functions that Xen may have forgotten, and write that to the store."""
+        now.noted += take_over_mappings(now.views, functions, self._policy.now)
+        now.touched |= now.views is self._views and not self._saver.note(now.noted)
+        now.noted.clear()
 
     def _save_if_long(self, now: Round) -> None:
         """Write the files if the ledger's file of steps has become long; do nothing in a dry run."""
@@ -143,7 +144,7 @@ class Reconciler:
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
-        take_over_mappings(views, now.subjects, self._policy.now)  # Xen may have been made to forget some
+        self._take_over(now, now.subjects)
 
     def _restore_at_once(self, now: Round) -> Slices:
         """If REGIONS is in the round, restore the regions of functions that were unbound from xen-pciback.
@@ -171,7 +172,7 @@ class Reconciler:
         """Repeat BAR writes that vPCI ignored, write lost BARs back, repeat writes that only vPCI saw."""
         functions = note_returned(now)
         yield from self._perform(now, rewrites_of(now.views, functions))
-        take_over_mappings(now.views, functions, self._policy.now)  # of what Xen was made to forget meanwhile
+        self._take_over(now, functions)
         yield from self._perform(now, plan_unreached(now, functions))
 
     def _map_and_unmap(self, now: Round) -> Slices:
@@ -259,9 +260,8 @@ class Reconciler:
         return now.report(now.fresh() if everything else tuple(news))
 
     def _leave_to_later_rounds(self, now: Round) -> None:
-        """Remove from the round the functions that were reconciled alone between its slices.
-
-        Those results are newer. They go back into the queue: possibly no announcements were planned.
+        """Remove from the round the functions that were reconciled alone between its slices, which is newer.
+        They go back into the queue: possibly no announcements were planned.
         """
         for sbdf in sorted(self._meanwhile):
             self._queue.repeat(sbdf, Reason.DIFFERENT, self._clock(), 0)
@@ -269,9 +269,8 @@ class Reconciler:
         now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope` and in the scope of the round.
-
-        So are those of functions that share a reserved region with them; in EVERYTHING, those of all.
+        """Replace the findings of the functions in `scope` and in that of the round, and of functions that
+        share a reserved region with these; in EVERYTHING, of all.
         """
         if now.everything is not None:
             self.find_everything()

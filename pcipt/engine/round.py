@@ -9,6 +9,7 @@ from pcipt.engine.report import Report, Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Action, Outcome, Result
+from pcipt.remap.steps import AnyStep
 from pcipt.xen.dma_faults import DmaFault
 
 SLICE = 256  # functions that are read or planned for between two turns of the loop
@@ -28,9 +29,9 @@ class Round:
     do not have any more. `not_built` are the places of functions that vPCI does not handle since they
     returned to dom0, by what Xen's console said in this round. A round of EVERYTHING leaves `listed`,
     `owners`, `pages`, `relatives` and `sharing` empty. `asked` is False if Xen could not be asked for owners
-    that changed without a message. `touched` is True if the ledger has changed. `told` is the number of
-    outcomes that earlier reports contain. `faults` is DMA that was refused and is to be told, `complained`
-    are functions with new lines on Xen's console.
+    that changed without a message. `touched` is True if the ledger has changed, `noted` are its changes that
+    are not on disk yet. `told` is the number of outcomes that earlier reports contain. `faults` is DMA that
+    was refused and is to be told, `complained` are functions with new lines on Xen's console.
     """
 
     scope: Scope
@@ -46,6 +47,7 @@ class Round:
     not_built: set[str] = attrs.Factory(set)
     planned: list[Action] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
+    noted: list[AnyStep] = attrs.Factory(list)
     asked: bool = True
     touched: bool = False
     told: int = 0

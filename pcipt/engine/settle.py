@@ -17,6 +17,7 @@ from pcipt.remap.desired import PCIBACK, By, place_of, untrapped_reason
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun
 from pcipt.remap.plan_mappings import plan_mappings
+from pcipt.remap.steps import Noted
 from pcipt.remap.vpci.hazards import pages_of_bars
 from pcipt.remap.vpci.msix import has_faulty_msix, is_unplaced, may_have_vpci, refuses_msix
 from pcipt.remap.vpci.sizes import sees_resizing, sizes_at_setup
@@ -57,7 +58,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
         now.touched |= _mark_handed_over(now, now.listed, clock)
-        return take_over_mappings(views, now.listed, clock) or lasting
+        now.noted += take_over_mappings(views, now.listed, clock)
+        return bool(now.noted) or lasting
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -69,7 +71,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
     now.touched |= _mark_handed_over(now, views.machine.functions, clock)
-    return take_over_mappings(views, views.machine.functions, clock) or lasting
+    now.noted += take_over_mappings(views, views.machine.functions, clock)
+    return bool(now.noted) or lasting
 
 
 def _mark_handed_over(now: Round, functions: Iterable[Sbdf], clock: Callable[[], str]) -> bool:
@@ -208,13 +211,14 @@ def _announced_by_linux(views: Views) -> bool:
     return bool(found)
 
 
-def take_over_mappings(views: Views, functions: Iterable[Sbdf], clock: Callable[[], str]) -> bool:
+def take_over_mappings(views: Views, functions: Iterable[Sbdf], clock: Callable[[], str]) -> list[Noted]:
     """Record pcipt, not vPCI, as the mapper of the pages of functions that Xen does not list any more.
 
     vPCI does not unmap these pages, so pcipt must unmap them. Xen's complaints about their BARs and owners
-    are forgotten. `clock` returns the time (UTC, RFC 3339). Return True if there are such pages.
+    are forgotten. `clock` returns the time (UTC, RFC 3339). Return the steps that record it on disk: what
+    pcipt mapped and what vPCI mapped are in two files, and a kill between their writes must not lose a page.
     """
-    mapped, found = views.memory.mapped, False
+    mapped, steps = views.memory.mapped, list[Noted]()
     forgotten = [sbdf for sbdf in functions if sbdf not in views.view.known]
     told_of_vpci = {Code.ASSIGN} if VPCI_BUILT_AT_ASSIGN.of(views.version) else set()
     forget_bars(views.memory, forgotten, OF_BARS | told_of_vpci)
@@ -228,9 +232,10 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf], clock: Callable[
             mark_forgotten(views, place, sbdf, clock)
         for run in mapped.of(place):
             if run.by is By.XEN:
-                mapped.put(attrs.evolve(run, by=By.US))
-                found = True
-    return found
+                step = Noted(attrs.evolve(run, by=By.US), held=True)
+                step.record(mapped)
+                steps.append(step)
+    return steps
 
 
 def _adopt(views: Views, when: str) -> bool:

@@ -229,20 +229,20 @@ class Views:
 
     def facts(self, action: Action) -> Facts:
         """Read again what the guards of this action look at; return the facts, add changes to `different`.
-
         Before a region is withdrawn, Xen is asked again who owns its devices: one may be back by now.
         Raises: UnsupportedError if Xen cannot be asked.
         """
         about = concerned_functions(action, self.state, self.reserved.scopes)
         self.different |= self.read(about)
+        owners = {sbdf: self.view.owner(sbdf) for sbdf in about if sbdf in self.view.known}
         if not self.ask(about, owners=isinstance(action, WithdrawReserved)):
             why = self.trouble.text if self.trouble is not None else "it failed"
             raise UnsupportedError("asking Xen", why)
+        self.different |= {sbdf for sbdf in owners if self.view.owner(sbdf) != owners[sbdf]}
         return self.remembered()
 
     def detour(self, linux: Sbdf) -> Detour:
         """Return the bridges that need Linux's bus numbers so that a renumbered function answers at `linux`.
-
         Raises: UnsupportedError if the function cannot be reached at `linux`, its address in Linux.
         """
         return plan_detour(self.machine, linux, self.state.raws)

@@ -456,3 +456,18 @@ def test_a_region_that_xen_unmapped_while_no_service_ran_is_restored():
     scene.engine = scene.start()
     compare(scene.engine)
     assert scene.mapped() == (IN, IN, IN)
+
+
+def test_a_device_whose_owner_could_not_be_read_at_the_start_loses_its_region_when_it_can():
+    scene = Scene()
+    scene.give_away(NIC)
+    scene.told(NIC)
+    assert scene.mapped() == (OUT, IN, IN)
+    scene.hotplug.read()
+    scene.engine = scene.start()
+    scene.xen.fail(Op.CONSOLE, errno.EBUSY)  # dom0 and quarantine cannot be told apart
+    compare(scene.engine)
+    for _ in range(4):
+        scene.time += 30
+        work_off(scene.engine)
+    assert scene.mapped() == (OUT, IN, IN)
