@@ -49,7 +49,7 @@ CODES = {
     "raw_function.py": {"code": {"config-short", "file-empty", "file-kind", "file-missing", "file-too-long",
                                    "read-error", "value-malformed"}},
     "blocks.py": {"code": {"dump-malformed", "value-malformed"}},
-    "evidence.py": {"item['code']": None},
+    "told.py": {"item['code']": None},
     "pvh.py": {"each.code": None},
     "host_view.py": {"each['code']": None},
 }  # fmt: skip
