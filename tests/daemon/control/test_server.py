@@ -233,7 +233,8 @@ def connected(served):
     """Connect as the last peer for which there is room: the server may still count one that has closed."""
     while True:
         peer = served.connect()
-        peer.sendall(protocol.request("Status"))
+        with contextlib.suppress(BrokenPipeError):  # it may be refused before it asks
+            peer.sendall(protocol.request("Status"))
         if "error" not in json.loads(everything(peer, one=True)):
             return peer
         peer.close()
