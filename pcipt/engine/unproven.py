@@ -28,6 +28,7 @@ from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.vpci.msix import msix_frames
+from pcipt.remap.vpci.trapped import has_no_address
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 _NOBODY_LISTENED = (Reason.TIMER, Reason.LOST)  # of EVERYTHING: the service started, messages were lost
@@ -117,7 +118,8 @@ def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> bool:
 
     The writes and the message that the function has left came together. If memory decode was switched before
     the function left, vPCI has unmapped the BAR where it was, and mapped it where it is; if it was switched
-    later, vPCI did not see the write. `when` is the time (UTC, RFC 3339). Return True if there are any.
+    later, vPCI did not see the write. A BAR that a reset has cleared stays recorded: vPCI takes it for mapped
+    (`remap/vpci/trapped.py`). `when` is the time (UTC, RFC 3339). Return True if there are any.
     """
     given, mapped, found = views.given_places, views.memory.mapped, False
     for each in desired if given else ():
@@ -126,8 +128,9 @@ def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> bool:
             continue
         ranges = ((bar.index, decoding_range(bar)) for bar in function.bars)
         spans = {bar: (frames_from_range(span),) for bar, span in ranges if span is not None}
+        cleared = {bar.index for bar in function.bars if has_no_address(bar)}
         for run in mapped.of(each.place):
-            if (run.by, run.state) == (By.XEN, State.HELD):
+            if (run.by, run.state) == (By.XEN, State.HELD) and run.bar not in cleared:
                 for pages in without((run.frames,), spans.get(run.bar, ())):
                     mapped.mark(run.place, run.bar, pages, State.DOUBTFUL)
                     found = True
