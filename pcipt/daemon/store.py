@@ -31,9 +31,9 @@ STATE_DIRECTORY = "/var/lib/pcipt"
 
 LATE = Finding(
     "boot-snapshot-late",
-    "the record of the machine at boot was lost, and pcipt has made a new record later: a function that came "
-    "in between may have no IOMMU unit, so pcipt refuses what only the lost record could prove safe, until "
-    "the host is booted again",
+    "the record of the machine at boot was lost, and pcipt made a new record later. A function that came "
+    "between the boot and the new record may have no IOMMU unit. So pcipt refuses each action that only the "
+    "lost record could prove safe; a reboot ends this",
 )
 _MARK = "unsaved"
 PLACES = ("given_up", "faulty", "severed", "complaints")  # of the ledger: sets of places, or of texts

@@ -103,7 +103,7 @@ def _ids_differ(linux: Ids, vendor: int | None, device: int | None) -> tuple[Fin
     return (
         Finding(
             "id-drift",
-            f"hardware shows {vendor:04x}:{device:04x}, but Linux has {linux.vendor:04x}:{linux.device:04x}: "
-            "another device is here now; remove the function in sysfs and rescan its bus",
+            f"hardware shows {vendor:04x}:{device:04x}, but Linux has {linux.vendor:04x}:{linux.device:04x}. "
+            "So another device is here now; remove the function in sysfs and rescan its bus",
         ),
     )

@@ -146,9 +146,9 @@ def faults_of(views: Views, sbdf: Sbdf) -> Iterator[Finding]:
         return  # nobody uses the function: its bus mastering is off for this reason
     yield Finding(
         "bus-master-off",
-        f"bus mastering is off after refused DMA, and {user} uses the function. Xen switches bus mastering "
-        "off, without a message, when DMA of a device is refused many times at once. Repair what the "
-        f"finding dma-fault names, then {cure}",
+        f"bus mastering is off, so the function cannot use DMA, and {user} uses the function. When the IOMMU "
+        "refuses DMA of a device many times at once, Xen switches bus mastering of the device off without a "
+        f"message. Repair what the finding dma-fault names, then {cure}",
     )
 
 

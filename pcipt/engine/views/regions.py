@@ -86,8 +86,8 @@ def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
             yield Finding(
                 "region-missing",
                 f"Xen took the reserved region {frames} out of dom0's IOMMU table when Xen forgot {names}. "
-                "DMA of the device to this region may be refused; give the bridge above the device its bus "
-                "number of boot time, or reboot",
+                "The IOMMU may refuse DMA of the device to this region. Give the bridge above the device the "
+                "bus number that the bridge had at boot, or reboot",
             )
 
 

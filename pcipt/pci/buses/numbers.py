@@ -119,7 +119,7 @@ def _bad_numbers(sbdf: Sbdf, bridge: Bridge, full: tuple[Sbdf, Bridge] | None) -
     if not bridge.secondary and full is not None:
         return Finding(
             "bus-numbers",
-            "the bridge has the secondary bus number 00: Linux has no number for it. The bridge "
+            "the bridge has the secondary bus number 00, because Linux has no number for it. The bridge "
             f"{full[0]} above it passes on only the buses {full[1].secondary:02x}-{full[1].subordinate:02x}, "
             "and all are used; no device behind it can be reached; boot dom0's Linux with "
             "pci=assign-busses,hpbussize=8, which keeps numbers for slots",

@@ -119,16 +119,18 @@ def hazards(function: Function, version: Version) -> Iterator[Finding]:
         if wraps(bar):
             yield Finding(
                 "bar-at-the-end",
-                f"the address in {name_of_bar(bar.index)} is the end of the address space: probably a "
-                "program measured the size of the BAR and did not write the address back. Xen panics when "
-                f"memory decode is switched on; before that, {_RESCAN}, or write another address to the BAR",
+                f"the address in {name_of_bar(bar.index)} is the end of the address space. Probably a "
+                "program measured the size of the BAR and did not write the address back. If memory decode "
+                f"is switched on now, Xen panics; before that, {_RESCAN}, or write another address to the "
+                "BAR",
             )
     if VPCI_GOES_BAR_BY_BAR.of(version):
         for index in rom_over_bars(function):
             yield Finding(
                 "rom-over-bar",
-                f"its ROM shares pages with {name_of_bar(index)}: when the ROM is switched off, this Xen "
-                f"also unmaps these pages of the BAR; {_RESCAN}, or give the ROM another address",
+                f"the ROM of the function shares pages with {name_of_bar(index)}. When the ROM is switched "
+                f"off, this Xen also unmaps these pages of the BAR; {_RESCAN}, or give the ROM another "
+                "address",
             )
 
 

@@ -45,7 +45,7 @@ def oversized(function: Function, sizes: Sizes) -> Iterator[Finding]:
             continue
         yield Finding(
             "resized-behind-vpci",
-            f"BAR {bar.index} has shrunk to {bar.size:#x} bytes, and this Xen does not know Resizable BARs: "
-            f"it keeps {size:#x} bytes mapped from {bar.address:#x} on; unbind its driver, remove the "
-            "function in sysfs and rescan its bus, or use Xen 4.21",
+            f"BAR {bar.index} has shrunk to {bar.size:#x} bytes. This Xen does not know Resizable BARs, so "
+            f"Xen keeps {size:#x} bytes mapped from {bar.address:#x} on. Unbind the driver of the function, "
+            "remove the function in sysfs and rescan its bus, or use Xen 4.21",
         )

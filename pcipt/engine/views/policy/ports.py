@@ -120,8 +120,8 @@ def findings_of_port(views: Views, function: Function) -> Iterator[Finding]:
     if function.path in views.state.below and function.is_bridge and views.state.guarded is None:
         yield Finding(
             "port-unguarded",
-            "xen-pciback is not loaded: a driver of dom0 may take a device that appears below this "
-            f"{_kind(views, function.path)} before pcipt quarantines the device; load xen-pciback (modprobe "
+            "xen-pciback is not loaded. So a driver of dom0 may take a device that appears below this "
+            f"{_kind(views, function.path)} before pcipt quarantines the device. Load xen-pciback (modprobe "
             "xen-pciback), best in the initramfs",
         )
 
