@@ -128,8 +128,8 @@ faults. `make fuzz` gives random data to the parsers. Each was also run for a lo
 FIGURES = (
     (
         "`make simulate`",
-        "11,550 random steps with 33 seeds; each kind of step occurred",
-        "no error in the service",
+        "630,000 random steps with 380 seeds while faults were mended, then 126,000 with 63 others",
+        "seven faults of the service, each mended and held by a test; then none",
     ),
     (
         "`make fuzz` with random data",
