@@ -54,8 +54,8 @@ def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], whe
     """
     memory, found = views.memory, False
     if views.pvh:
-        _doubt_unseen(views, scope, desired, when)
-        found = _doubt_given(views, desired, when)
+        found = _doubt_unseen(views, scope, desired, when)
+        found |= _doubt_given(views, desired, when)
     _doubt_missed(views, desired)
     if memory.inherited and views.pvh and VPCI_BUILT_AT_ASSIGN.of(views.version):
         memory.unproven |= {
@@ -141,13 +141,14 @@ def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> bool:
     return found
 
 
-def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:
+def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> bool:
     """Record as DOUBTFUL what may be mapped otherwise if functions have been away from dom0 unseen.
 
     These are the functions in `scope` with a message about their owner; all functions, if nobody listened.
     From Xen 4.19 on, see `_doubt_forgotten`. Before, it is the needed pages that they share: the plan maps
     the pages, which changes nothing where they are mapped. Nothing is recorded of lost BARs, and of pages
-    where Xen traps MSI-X structures. `when` is the time (UTC, RFC 3339).
+    where Xen traps MSI-X structures. `when` is the time (UTC, RFC 3339). Return True if there are pages for
+    which nothing is planned.
     """
     everything = scope.everything is not None and not scope.everything.reasons.isdisjoint(_NOBODY_LISTENED)
     told = set() if everything else scope.with_reason([Reason.OWNER])
@@ -157,27 +158,29 @@ def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: 
         if each.by is By.XEN and each.hold_reason is None and (everything or each.sbdf in told)
     ]
     if VPCI_BUILT_AT_ASSIGN.of(views.version):
-        _doubt_forgotten(views, unseen)
-        return
+        return _doubt_forgotten(views, unseen)
     for each in unseen:
         for bar, frames in _shared(views, each):
             run = MappedRun(each.place, each.sbdf, bar, frames, By.XEN, when, State.DOUBTFUL)
             views.memory.mapped.put(run)
+    return False
 
 
-def _doubt_forgotten(views: Views, desired: Iterable[Desired]) -> None:
+def _doubt_forgotten(views: Views, desired: Iterable[Desired]) -> bool:
     """Record as DOUBTFUL the pages that these functions do not need any more and that no write has unmapped.
 
     vPCI may have forgotten them while the function was away from dom0: then they are still mapped. Nothing is
-    recorded of lost BARs.
+    recorded of lost BARs. Return True if there are such pages.
     """
-    memory = views.memory
+    memory, found = views.memory, False
     for each in desired:
         known = memory.trapped.unmapped.get(each.place, set()) | {bar.bar for bar in each.lost}
         for run in memory.mapped.of(each.place):
             if (run.by, run.state) == (By.XEN, State.HELD) and run.bar not in known:
                 for pages in without((run.frames,), each.spans(run.bar)):
                     memory.mapped.mark(run.place, run.bar, pages, State.DOUBTFUL)
+                    found = True
+    return found
 
 
 def _shared(views: Views, each: Desired) -> list[tuple[int, Frames]]:
