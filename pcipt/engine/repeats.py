@@ -44,7 +44,9 @@ def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
         # The round of a waiting WRITTEN finds no change, because this round has read the function.
         if queue.reasons_of(sbdf) <= {Reason.WRITTEN}:
             queue.add(sbdf, Reason.DIFFERENT, at)
-    if now.views.reserved.take_incomplete():  # any region may be that of a function that is not known
+    reserved = now.views.reserved
+    if reserved.open or reserved.plan_again:  # any region may be that of a function that is not known
+        reserved.plan_again = False
         attempts = now.everything.attempts if now.everything is not None else 0
         queue.repeat(EVERYTHING, Reason.NOT_ASKED, at, attempts)
     whole = now.everything is not None or now.scope.owners is not None

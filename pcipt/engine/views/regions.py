@@ -36,6 +36,7 @@ def plan_regions(
     needing = _needing_after_fault(views)
     if not scopes:
         return ()
+    reserved.plan_again |= not reserved.complete
     return plan_reserved(
         scopes,
         views.machine,
@@ -46,7 +47,7 @@ def plan_regions(
         changed=changed or (),
         claimed={*memory.held_regions, *(_scopes_of(views, returning) if returning else ())},
         faulted=needing if views.restores_on_fault else {},
-        certain=reserved.is_complete(),
+        certain=reserved.complete,
     )
 
 

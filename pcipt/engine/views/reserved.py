@@ -16,7 +16,7 @@ class Reserved:
     """The reserved regions that Xen lists, and the functions that need each of them.
 
     `trouble` is a finding if the last question to Xen failed, else None. No region may be withdrawn unless
-    `is_complete` returns True.
+    `complete` is True; who plans while it is False sets `plan_again`, which the next `read` clears.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -26,7 +26,7 @@ class Reserved:
         self._listed = False
         self._read = False  # Xen was asked about all functions, or was to be asked: `_open` has the others
         self._open: set[Sbdf] = set()
-        self._incomplete = False  # something was planned while not all was known
+        self.plan_again = False
         self.trouble: Finding | None = None
 
     @property
@@ -43,19 +43,10 @@ class Reserved:
         """
         return self._open
 
-    def is_complete(self) -> bool:
-        """Return True if Xen was asked about all functions: no region has a device that is unknown.
-
-        If not, what is planned now must be planned again (`take_incomplete`).
-        """
-        complete = self._read and not self._open
-        self._incomplete |= not complete
-        return complete
-
-    def take_incomplete(self) -> bool:
-        """Return True if Xen could not be asked about a function now, or when something was planned."""
-        found, self._incomplete = self._incomplete, False
-        return found or bool(self._open)
+    @property
+    def complete(self) -> bool:
+        """True if Xen was asked about all functions: no region has a device that is unknown."""
+        return self._read and not self._open
 
     @property
     def devices(self) -> Collection[Sbdf]:
@@ -76,7 +67,7 @@ class Reserved:
         If Xen lists the regions, all earlier answers are forgotten. If Xen cannot be asked for the list, the
         earlier answers stay. A Xen that does not have the call has no regions.
         """
-        self._read, self._incomplete = True, False
+        self._read, self.plan_again = True, False
         self._listed, self._open = False, {sbdf for sbdf in functions if sbdf.fits_xen}
         self._ask()
 

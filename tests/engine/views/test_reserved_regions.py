@@ -58,15 +58,16 @@ def test_before_all_functions_were_asked_about_a_region_may_have_other_devices()
     xen, reserved = begun()
     reserved.learn([NIC])
     assert reserved.scopes == {ONE: {NIC}, SHARED: {NIC}}
-    assert not reserved.is_complete()
-    assert reserved.take_incomplete()
+    assert not reserved.complete
+    reserved.plan_again = True  # who plans now
     xen.fail(Op.RESERVED, errno.EBUSY, call=3)
     reserved.read([NIC, DISK])
-    assert not reserved.is_complete()
+    assert not reserved.complete
+    assert not reserved.plan_again  # all is planned after a reading
+    reserved.plan_again = True
     reserved.learn([])
-    assert reserved.is_complete()
-    assert reserved.take_incomplete()  # of what was planned before
-    assert not reserved.take_incomplete()
+    assert reserved.complete
+    assert reserved.plan_again  # what was planned before it was known
 
 
 def test_a_function_that_xen_cannot_name_is_not_asked_about():
