@@ -87,7 +87,6 @@ class Reconciler:
 
     def _steps(self, now: Round) -> Generator[None, None, Report]:
         """Do the steps of one reconciliation, in their order; yield after each slice; return the report.
-
         If Xen cannot be asked, nothing is planned.
         """
         yield from self._restore_at_once(now)
@@ -109,14 +108,16 @@ class Reconciler:
 
     def _save_at_once(self, now: Round) -> None:
         """Write to the store what no later reading shows; do nothing in a dry run."""
+        self._write_noted(now)
         if now.views is self._views:
-            self._saver.note(now.noted)
             self._saver.save(self._views.memory)
-        now.noted.clear()
 
     def _take_over(self, now: Round, functions: Iterable[Sbdf]) -> None:
         """Do `take_over_mappings` for functions that Xen may have forgotten, and write that to the store."""
         now.noted += take_over_mappings(now.views, functions, self._policy.now)
+        self._write_noted(now)
+
+    def _write_noted(self, now: Round) -> None:
         now.touched |= now.views is self._views and not self._saver.note(now.noted)
         now.noted.clear()
 

@@ -10,6 +10,8 @@ Before Xen 4.19, vPCI keeps its record of such a function, and maps nothing when
 the function shares may be missing then: vPCI does not spare it when another function stops to decode there.
 A function may have left and returned between two readings. So such pages are mapped once whenever a message
 about its owner came, and when nobody listened.
+What was written right before a function left dom0 may have come with the message that it left: nobody knows
+then whether vPCI saw the writes.
 Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_BUILT_AT_ASSIGN`);
         drivers/vpci/header.c (modify_bars: it looks at the functions of the same domain).
 """
@@ -119,7 +121,7 @@ def _doubt_given(views: Views, desired: Iterable[Desired], when: str) -> bool:
     The writes and the message that the function has left came together. If memory decode was switched before
     the function left, vPCI has unmapped the BAR where it was, and mapped it where it is; if it was switched
     later, vPCI did not see the write. A BAR that a reset has cleared stays recorded: vPCI takes it for mapped
-    (`remap/vpci/trapped.py`). `when` is the time (UTC, RFC 3339). Return True if there are any.
+    (`remap/vpci/trapped.py`). `when` is the time (UTC, RFC 3339). Return True if there are such pages.
     """
     given, mapped, found = views.given_places, views.memory.mapped, False
     for each in desired if given else ():
