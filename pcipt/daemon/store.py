@@ -5,6 +5,8 @@ ledger, ledger.steps    what pcipt did and was about to do: synced before the fi
 mappings                what vPCI was seen to map, the functions of dom0, and how far the kernel's log was
                         followed: written some seconds after an action
 boot                    functions and bridges when this boot was first seen
+
+A service that cannot write them leaves a mark elsewhere (`UnsavedMark`).
 """
 
 import contextlib
@@ -39,7 +41,7 @@ _MARK = "unsaved"
 PLACES = ("given_up", "faulty", "severed", "complaints")  # of the ledger: sets of places, or of texts
 
 
-class Unsaved:
+class UnsavedMark:
     """A mark for the next service: files in the state directory do not have all that this service knows.
 
     A service that cannot write (the disk is full, read-only or broken) may end before it can. The next one
@@ -90,9 +92,9 @@ class Unsaved:
         self._folder.close()
 
 
-def beside(socket: str, clock: Callable[[], str]) -> Unsaved:
+def beside(socket: str, clock: Callable[[], str]) -> UnsavedMark:
     """Return the mark in the directory of the control socket."""
-    return Unsaved(os.path.dirname(socket) or ".", clock)
+    return UnsavedMark(os.path.dirname(socket) or ".", clock)
 
 
 class FileStore:
@@ -102,7 +104,7 @@ class FileStore:
     service that these files do not have all; without it no mark is kept.
     """
 
-    def __init__(self, directory: str, unsaved: Unsaved | None = None) -> None:
+    def __init__(self, directory: str, unsaved: UnsavedMark | None = None) -> None:
         self._mark = unsaved
         self._folder = Folder(directory)
         self._ledger = Document(self._folder, "ledger", "ledger")

@@ -7,7 +7,7 @@ import pytest
 
 from pcipt.daemon.document import Document
 from pcipt.daemon.folder import Folder
-from pcipt.daemon.store import PLACES, FileStore, Unsaved
+from pcipt.daemon.store import PLACES, FileStore, UnsavedMark
 from pcipt.engine.engine import Engine
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
@@ -327,7 +327,7 @@ SINCE = "2026-12-01T10:00:00.000Z"
 def marked(tmp_path):
     for name in ("state", "run"):
         (tmp_path / name).mkdir(exist_ok=True)
-    return FileStore(str(tmp_path / "state"), Unsaved(str(tmp_path / "run"), lambda: SINCE))
+    return FileStore(str(tmp_path / "state"), UnsavedMark(str(tmp_path / "run"), lambda: SINCE))
 
 
 def refuse_files(monkeypatch, store):
@@ -376,7 +376,7 @@ def test_what_was_written_in_the_end_leaves_no_mark(tmp_path, monkeypatch):
 
 
 def test_without_a_place_for_the_mark_the_error_is_the_disks(tmp_path, monkeypatch):
-    store = FileStore(str(tmp_path), Unsaved(str(tmp_path / "nowhere"), lambda: SINCE))
+    store = FileStore(str(tmp_path), UnsavedMark(str(tmp_path / "nowhere"), lambda: SINCE))
     ledger = store.load("boot")[0]
     with monkeypatch.context() as broken:
         refuse_files(broken, store)
