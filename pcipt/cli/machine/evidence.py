@@ -3,7 +3,7 @@
 import os
 
 from pcipt import values as attrs
-from pcipt.cli.machine.host import host_of, said_by_xen, told_by_daemon
+from pcipt.cli.machine.host import host_of, said_by_xen, status_at, told_by_daemon
 from pcipt.cli.machine.pvh import (
     acpi_tables_of,
     ecam_of,
@@ -50,11 +50,7 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
         return evidence
     roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))
     tables, memory, live = acpi_tables_of(root), memory_map_of(root), socket is not None
-    status = None
-    if socket is not None:
-        from pcipt.cli.machine.client import asked  # it and `told` are for a running machine
-
-        status = asked(socket, "Status")
+    status = status_at(socket)
     host = told_by_daemon(status) if other is None else None
     # xl is slow: it is asked once, and only if its words count
     said = said_by_xen(root, live=live) if host is None or _have_regions(tables) else XenSays()
@@ -78,7 +74,7 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
         evidence = _with_tables(evidence, tables, root, said.options, other or xen_version(root))
     if socket is None:
         return evidence
-    from pcipt.cli.machine.told import with_daemon
+    from pcipt.cli.machine.told import with_daemon  # it loads much that only a running machine needs
 
     return with_daemon(evidence, socket, status)
 

@@ -66,11 +66,7 @@ def read_host(root: str, socket: str | None, other: Version | None = None) -> Ho
     A recording may have tables and no functions. `other` is another version of Xen for which to judge.
     Raises: InputError if neither functions nor tables can be read.
     """
-    status = None
-    if socket is not None and other is None:
-        from pcipt.cli.machine.client import asked  # for a running machine
-
-        status = asked(socket, "Status")
+    status = status_at(socket) if other is None else None
     if (told := told_by_daemon(status)) is not None:
         return told
     try:
@@ -81,6 +77,17 @@ def read_host(root: str, socket: str | None, other: Version | None = None) -> Ho
         machine = Machine({})
     tables, memory, live = acpi_tables_of(root), memory_map_of(root), socket is not None
     return host_of(root, machine, tables, memory, said_by_xen(root, live=live), live=live, other=other)
+
+
+def status_at(socket: str | None) -> dict[str, Any] | None:
+    """Return the daemon's reply to `Status`; None if it does not answer, or without a socket (no running
+    machine): the client is loaded only for a socket.
+    """
+    if socket is None:
+        return None
+    from pcipt.cli.machine.client import asked
+
+    return asked(socket, "Status")
 
 
 def told_by_daemon(status: Mapping[str, Any] | None) -> Host | None:
