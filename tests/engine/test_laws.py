@@ -135,9 +135,12 @@ class Telling(World):
         if function not in self.linux.raws:
             return set()
         behind = [s for s in self.linux.raws if s == function or self._is_below(s, function)]
-        bars = [frames_from_range(bar) for s in behind for _, bar in self.hardware.memory_bars(s)]
-        decoded = {page for each in bars for page in range(each.start, each.end)}
-        return decoded - pages_of(self.engine.ledger.mapped)
+        return self.pages_of_bars(behind) - pages_of(self.engine.ledger.mapped)
+
+    def pages_of_bars(self, functions):
+        """Give the pages of the memory BARs of functions, whether or not they decode."""
+        bars = [frames_from_range(bar) for s in functions for _, bar in self.hardware.memory_bars(s)]
+        return {page for each in bars for page in range(each.start, each.end)}
 
     def mistakes(self):
         missing, stale = super().mistakes()
@@ -213,10 +216,8 @@ class Telling(World):
         left = [run for run in runs if any(run.frames.overlaps(each) for each in silent)]
         told = {self.engine.views.state.address_of(place) for place in self.engine.memory.told_given_up}
         told |= {about for about, finding in self.engine.findings if finding.code == "assign-failed"}
-        bars = [(sbdf, bar) for sbdf in told & {*hardware.functions()} for bar in hardware.memory_bars(sbdf)]
-        unproven = [frames_from_range(bar) for _, (_, bar) in bars]
-        pages = {page for frames in unproven for page in range(frames.start, frames.end)}
-        return pages | pages_of(left) | self.shared_with_guests()
+        unproven = self.pages_of_bars(told & {*hardware.functions()})
+        return unproven | pages_of(left) | self.shared_with_guests()
 
     def shared_with_guests(self):
         """Give the pages of guests' functions that are in doubt: another function had them mapped and stopped

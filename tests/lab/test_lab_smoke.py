@@ -110,9 +110,7 @@ def test_a_nic_is_plugged_and_unplugged(dom0: Dom0) -> None:
     dom0.qmp("device_add", driver="e1000e", id="hotnic", bus="rp1")
     dom0.wait_for(f"test -e /sys/bus/pci/devices/{sbdf}/driver", timeout=120)
     assert sbdf in dom0.run("lspci -D").stdout
-    end = (
-        time.monotonic() + 60
-    )  # Xen from 4.20 on makes an orphan of it on a PVH dom0; pcipt, if it runs, mends that
+    end = time.monotonic() + 60  # from 4.20 on a PVH dom0 has an orphan first, which pcipt mends if it runs
     while known_to_xen(dom0)[sbdf] != "d0":
         assert time.monotonic() < end
         time.sleep(1)

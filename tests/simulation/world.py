@@ -1,6 +1,5 @@
 """The machine of a simulation: that of the laws, whose kernel speaks to the daemon's own sources."""
 
-from pcipt.pci import frames_from_range
 from pcipt.pci.write import ConfigWrite
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN, VPCI_SURVIVES_FAILURE
 from tests.engine.test_laws import Telling
@@ -104,9 +103,7 @@ class Machine(Telling):
         """Give the pages of BARs of functions that have moved: Linux does not have them where they are, so
         a service that starts then cannot read them. A finding tells of each.
         """
-        moved = [sbdf for sbdf in self.hardware.functions() if sbdf not in self.linux.raws]
-        bars = [frames_from_range(bar) for sbdf in moved for _, bar in self.hardware.memory_bars(sbdf)]
-        return {page for frames in bars for page in range(frames.start, frames.end)}
+        return self.pages_of_bars(sbdf for sbdf in self.hardware.functions() if sbdf not in self.linux.raws)
 
     def given_up_unseen(self):
         """Give the pages of BARs of functions that vPCI gave up unseen: when it unmaps pages that are not
@@ -116,9 +113,7 @@ class Machine(Telling):
             return set()
         alone = [sbdf for sbdf in self.hardware.functions() if not self.xen.vpci.traps(sbdf)]
         known = {self.engine.views.state.address_of(place) for place in self.engine.memory.without_vpci}
-        bars = [bar for sbdf in alone if sbdf not in known for _, bar in self.hardware.memory_bars(sbdf)]
-        frames = map(frames_from_range, bars)
-        return {page for each in frames for page in range(each.start, each.end)}
+        return self.pages_of_bars(sbdf for sbdf in alone if sbdf not in known)
 
     def told(self, named):
         """Give the pages that the ledger has of functions that a finding is about."""
